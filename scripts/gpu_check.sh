@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Checks and measures tokbench on a lent GPU machine that has no network: only this repository and .whl/ go there.
+#
+#   scripts/gpu_check.sh OUT_DIR [STEP…]     run these steps (default: all, in order of value)
+#   scripts/gpu_check.sh --list              name the steps
+#
+# A step takes at most 8.5 minutes, a call at most LIMIT_S seconds (570); what did not fit says so: call again.
+# Every step leaves OUT_DIR/STEP.report.md (its log, where there is no report), and a measuring one STEP.tar.gz too
+# (STEP.log, and in record/ config.yaml, events.jsonl, report.md, report.html, summary.json, figures/), also when it was
+# stopped half-way. An events.jsonl that makes the archive larger than 15 MiB lies beside it as STEP.events.jsonl.xz.
+# tokbench writes after every cell, so a step that is called again goes on with --resume where runs/ is still there;
+# on a fresh machine, name in RESTORE_DIR the folder that holds the earlier STEP.tar.gz. A step that is complete is
+# skipped; rm -r runs/gpu-STEP runs it anew.
+#
+# Carried wheels: the image has torch, transformers, accelerate, safetensors, huggingface_hub, pynvml, pandas, typer,
+# rich, matplotlib, scipy, psutil, jinja2, yaml and pytest; it lacks pydantic, pydantic-core, annotated-types,
+# typing-inspection and gguf (typing-extensions goes along, since pydantic asks for a new one). Fetch them before with
+#   scripts/fetch_gpu_wheels
+# which is, with the versions of constraints.txt,
+#   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+#       --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d .whl pydantic==… pydantic-core==… …
+# and carry .whl with the call (git ignores it).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+STEPS=(doctor tests llama8b quick moe30b llama70b)
+STEP_S=510
+LIMIT_S=${LIMIT_S:-570}
+PACK_S=30                                # left at the end of a call to close the record and to pack
+MAX_FILES=8                              # in OUT_DIR, per call
+MAX_BYTES=$((${MAX_FILE_MIB:-15} << 20)) # per file
+SITE=${SITE_DIR:-/tmp/tokbench-site}
+python=${PYTHON:-python3}
+
+say() { printf '== %s\n' "$*"; }
+
+install_wheels() {
+    if compgen -G '.whl/*.whl' >/dev/null; then
+        "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --upgrade \
+            --target "$SITE" .whl/*.whl
+    fi
+    export PYTHONPATH="$PWD/src:$SITE${PYTHONPATH:+:$PYTHONPATH}"
+    export PYTHONUNBUFFERED=1 MPLBACKEND=Agg HF_HUB_OFFLINE=1
+    export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-/tmp/tokbench-inductor}
+    "$python" -c 'import pydantic, yaml, tokbench' ||
+        { echo "gpu_check: a package is missing: run scripts/fetch_gpu_wheels and carry .whl" >&2; exit 3; }
+}
+
+tokbench() { limited "$python" -c 'import sys; from tokbench.cli.app import main; sys.argv[0] = "tokbench"; sys.exit(main())' "$@"; }
+
+# SIGTERM lets tokbench close the record and write its report; --foreground keeps it from tokbench's workers.
+limited() { timeout --foreground --kill-after=20 "$step_s" "$@"; }
+
+measure() {
+    local config=$1
+    shift
+    if [[ -f $record/events.jsonl ]]; then
+        tokbench run --resume "$record"
+    else
+        tokbench run "$config" --out "$record" --set model.weights=random --set budget.total=7min "$@"
+    fi
+}
+
+step_doctor() {
+    "$python" -V
+    "$python" - <<'PY'
+import importlib.metadata as metadata
+for name in ("torch", "triton", "transformers", "accelerate", "safetensors", "pydantic", "numpy", "pandas", "nvidia-ml-py"):
+    try:
+        print(name, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        print(name, "is not installed")
+PY
+    nvidia-smi -q -d MEMORY,CLOCK,POWER,TEMPERATURE,PERFORMANCE,ECC | head -n 160 || true
+    nproc
+    tokbench doctor
+}
+step_tests() { limited "$python" -m pytest -m gpu tests/gpu -q --durations=10; }
+step_llama8b() { measure configs/llama.yaml --set model.source=shape:Llama-3.1-8B-Instruct; }
+step_quick() { measure configs/llama.yaml --set model.source=shape:Llama-3.1-8B-Instruct --quick; }
+step_moe30b() { measure configs/llama.yaml --set model.source=shape:Qwen3-30B-A3B --set 'load.static_batch=[1, 8]'; }
+step_llama70b() { measure configs/llama-70b.yaml --set model.source=shape:Llama-3.1-70B-Instruct; }
+
+# 0: all went well; 1 with a report: trials failed and are recorded. Neither gets better by running again.
+is_complete() {
+    [[ -f $folder/exit_code ]] || return 1
+    local code
+    code=$(<"$folder/exit_code")
+    [[ $code == 0 || ($code == 1 && -f $record/summary.json) ]]
+}
+
+restore() {
+    local archive=${RESTORE_DIR:-}/$1.tar.gz
+    [[ -n ${RESTORE_DIR:-} && -f $archive && ! -e $folder ]] || return 0
+    say "$1: restoring $archive"
+    tar -xzf "$archive" -C runs
+    [[ ! -f $RESTORE_DIR/$1.events.jsonl.xz ]] || xz -dc "$RESTORE_DIR/$1.events.jsonl.xz" >"$record/events.jsonl"
+}
+
+pack() {
+    local name=$1
+    if [[ -f $record/report.md ]]; then
+        cp "$record/report.md" "$out/$name.report.md"
+    else
+        { printf '# %s\n\n```\n' "$name"; tail -c 200000 "$folder/$name.log"; printf '```\n'; } >"$out/$name.report.md"
+    fi
+    [[ -d $record ]] || return 0
+    tar -czf "$out/$name.tar.gz" -C runs "gpu-$name"
+    (($(stat -c %s "$out/$name.tar.gz") > MAX_BYTES)) || return 0
+    say "$name: the record is large; events.jsonl comes as a file of its own"
+    tar -czf "$out/$name.tar.gz" -C runs --exclude=events.jsonl "gpu-$name"
+    xz -T0 -3 -c "$record/events.jsonl" >"$out/$name.events.jsonl.xz"
+}
+
+run_step() {
+    local name=$1 folder=runs/gpu-$1 record=runs/gpu-$1/record code=0 started=$SECONDS
+    mkdir -p runs
+    restore "$name"
+    if is_complete; then
+        say "$name: complete (exit code $(<"$folder/exit_code")), skipped"
+        return
+    fi
+    step_s=$((LIMIT_S - PACK_S - SECONDS))
+    ((step_s > STEP_S)) && step_s=$STEP_S
+    if ((step_s < 60)) || (($(find "$out" -type f | wc -l) + 3 > MAX_FILES)); then
+        say "$name: no room left in this call; call again with: $name"
+        return
+    fi
+    say "$name: at most $step_s s"
+    mkdir -p "$folder"
+    "step_$name" > >(tee -a "$folder/$name.log") 2>&1 || code=$?
+    sleep 1 # tee, which is not waited for: a stray child that holds the pipe would stop it from ending
+    echo "$code" >"$folder/exit_code"
+    say "$name: exit code $code after $((SECONDS - started)) s"
+    pack "$name"
+    ((code == 0)) || failed+=("$name:$code")
+}
+
+main() {
+    if [[ ${1:-} == --list ]]; then
+        printf '%s\n' "${STEPS[@]}"
+        return
+    fi
+    [[ -n ${1:-} && $1 != -* ]] || { echo "usage: scripts/gpu_check.sh OUT_DIR [STEP…] | --list" >&2; exit 2; }
+    mkdir -p "$1"
+    out=$(realpath "$1")
+    shift
+    local chosen=("$@") failed=() name step_s
+    ((${#chosen[@]})) || chosen=("${STEPS[@]}")
+    for name in "${chosen[@]}"; do
+        [[ " ${STEPS[*]} " == *" $name "* ]] || { echo "gpu_check: no step '$name'; there are: ${STEPS[*]}" >&2; exit 2; }
+    done
+    install_wheels
+    for name in "${chosen[@]}"; do run_step "$name"; done
+    say "done after $SECONDS s; failed: ${failed[*]:-none}"
+    ((${#failed[@]} == 0))
+}
+
+main "$@"

@@ -1,0 +1,7 @@
+"""`python -m tokbench` is `tokbench`."""
+
+import sys
+
+from tokbench.cli.app import main
+
+sys.exit(main())

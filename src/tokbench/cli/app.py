@@ -1,0 +1,173 @@
+"""The command line. It knows both wings; everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tokbench
+from tokbench.errors import ExitCode, TokbenchError
+
+app = typer.Typer(
+    name="tokbench",
+    help="Measure tokens per second, latency and energy of local language models, and compare with Cerebras and Groq.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the config.")
+]
+BusyOption = Annotated[bool, typer.Option("--allow-busy", help="Use a GPU that others use; its cells are marked.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(tokbench.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(help="A config file, e.g. configs/smoke.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/NAME-TIME.")] = None,
+    overrides: SetOption = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="An answer in five minutes once the weights are there.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")] = None,
+    allow_busy: BusyOption = False,
+    report: Annotated[bool, typer.Option(help="Write the report after each block.")] = True,
+) -> None:
+    """Measure what a config asks for and write a report."""
+    from rich.console import Console
+
+    from tokbench.cli import running
+
+    request = running.RunRequest(config, out, tuple(overrides or ()), quick, resume, allow_busy, report)
+    code = running.run(request, Console(soft_wrap=True))
+    raise typer.Exit(int(code))
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="A config file.")],
+    overrides: SetOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="As `run --quick`.")] = False,
+    allow_busy: BusyOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what would run: memory against the device, roofline ceiling, expected time. Fetches nothing."""
+    from tokbench.cli import planning
+
+    planning.show_plan(config, tuple(overrides or ()), quick=quick, allow_busy=allow_busy, as_json=as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path] | None, typer.Argument(help="One or more run folders, also of other machines.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default the first run's folder.")] = None,
+    latest: Annotated[bool, typer.Option("--latest", help="The run under runs/ that was written to last.")] = False,
+    published: Annotated[Path | None, typer.Option(help="A folder with published figures of your own.")] = None,
+    vendors: Annotated[list[str] | None, typer.Option("--vendor", help="Vendors to compare with.")] = None,
+    figures: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
+) -> None:
+    """Recompute a report from records alone; several records make one report."""
+    from tokbench.cli import reporting
+    from tokbench.errors import SpecError
+
+    folders = list(runs or ())
+    if latest:
+        folders.append(reporting.latest_run(Path("runs")))
+    if not folders:
+        raise SpecError("no run named", fix="tokbench report RUN, or tokbench report --latest")
+    target = out or folders[0]
+    wanted = tuple(vendors) if vendors else ("cerebras", "groq")
+    paths = reporting.write_run_report(folders, target, wanted, with_figures=figures, published=published)
+    for line in reporting.say_headline(reporting.load_results(folders), wanted):
+        typer.echo(line)
+    typer.echo(f"Report: {paths.markdown}")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Tell what can be measured here, what is missing, and how to get it."""
+    from tokbench.measure.doctor import examine, render_plain
+
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps([finding.model_dump(mode="json") for finding in findings], indent=2))
+    else:
+        typer.echo(render_plain(findings))
+
+
+@app.command()
+def metrics(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List every metric: name, unit, which way is better, formula."""
+    from tokbench.cli import listing
+
+    listing.show_metrics(as_json=as_json)
+
+
+@app.command()
+def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List every engine: modes, devices, what it needs and whether that is installed."""
+    from tokbench.cli import listing
+
+    listing.show_engines(as_json=as_json)
+
+
+@app.command()
+def meters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List every energy meter and whether it can be read here."""
+    from tokbench.cli import listing
+
+    listing.show_meters(as_json=as_json)
+
+
+def main() -> int:
+    """Run a command; a fault of the user's is one message on standard error and a documented exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except TokbenchError as error:
+        print(f"tokbench: error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except (KeyboardInterrupt, EOFError):
+        print("tokbench: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        return int(ExitCode.OK)
+    except Exception as error:
+        return _usage_error(error)
+    return int(code) if isinstance(code, int) else int(ExitCode.OK)
+
+
+def _usage_error(error: Exception) -> int:
+    """A click usage error ends with 2; anything else is a bug of ours and keeps its traceback."""
+    import click
+
+    if isinstance(error, click.Abort):
+        return int(ExitCode.INTERRUPTED)
+    if not isinstance(error, click.ClickException):
+        raise error
+    error.show()
+    return int(ExitCode.SPEC)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What a run shows while it goes on: a live line on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from tokbench.record.spec import CellSpec
+from tokbench.units import format_number
+
+
+class ConsoleProgress:
+    """Shows cell i of n, the time left, the speed just seen and the share of the roofline."""
+
+    def __init__(self, console: Console, budget_s: float, device_name: str) -> None:
+        self._console = console
+        self._budget_s = budget_s
+        self._device = device_name
+        self._begun = time.monotonic()
+        self._rooflines: dict[str, float] = {}
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ConsoleProgress:
+        if self._console.is_terminal:
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[state]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._live.start()
+            self._task = self._live.add_task("starting", total=None, state="")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def know_roofline(self, spec_json: str, tokens_per_s: float) -> None:
+        """Remember a cell's ceiling for the share that is shown."""
+        self._rooflines[spec_json] = tokens_per_s
+
+    def note(self, text: str) -> None:
+        """One plain sentence."""
+        self._console.print(escape(text), highlight=False)
+
+    def open_group(self, text: str) -> None:
+        """Weights are being loaded."""
+        self._show(f"loading {text}", "")
+        if self._live is None:
+            self.note(f"loading {text}")
+
+    def begin_cell(self, number: int, cells: int, block: int, spec: CellSpec) -> None:
+        """A cell's turn."""
+        what = f"block {block}, cell {number} of {cells}: {say_cell(spec)}"
+        self._show(what, f"on {self._device}, {self._left()}")
+        if self._live is None:
+            self.note(f"{what}, {self._left()}")
+
+    def end_trial(self, spec: CellSpec, rate: float | None, repetitions: int) -> None:
+        """A repetition is finished."""
+        if rate is None:
+            return
+        roofline = self._rooflines.get(spec.model_dump_json())
+        share = f", {rate / roofline:.0%} of the roofline" if roofline else ""
+        text = f"{format_number(rate)} tokens/s per user{share} (repetition {repetitions})"
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, state=f"{text}, {self._left()}")
+        else:
+            self.note(f"  {text}")
+
+    def end_block(self, block: int, left_s: float) -> None:
+        """A block is on disk."""
+        self.note(f"block {block} done, {max(left_s, 0):.0f} s of the budget left")
+
+    def _left(self) -> str:
+        left = self._budget_s - (time.monotonic() - self._begun)
+        return f"at most {max(left, 0):.0f} s to go"
+
+    def _show(self, description: str, state: str) -> None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, description=escape(description), state=escape(state))
+
+
+def say_cell(spec: CellSpec) -> str:
+    """A cell in a few words."""
+    load = spec.load
+    if load.kind == "static_batch":
+        size = f"batch {load.static_batch}"
+    elif load.kind == "closed":
+        size = f"concurrency {load.concurrency}"
+    else:
+        size = f"{load.rate_per_s:g} requests/s"
+    prompt = f"prompt {spec.workload.prompt_tokens}" if spec.workload.prompt_tokens is not None else spec.workload.kind
+    return f"{spec.engine.mode}, {size}, {prompt} + {spec.workload.output_tokens} tokens"

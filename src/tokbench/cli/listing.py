@@ -1,0 +1,78 @@
+"""`tokbench metrics | engines | meters`: what there is, straight from the sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def _print(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(str(row[column]) for column in columns))
+        return
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
+    console.print(table)
+
+
+def show_metrics(*, as_json: bool) -> None:
+    """Name, unit, direction and formula of every metric."""
+    from tokbench.derive.metrics import catalog
+
+    rows = [
+        {
+            "name": item.name,
+            "unit": item.unit.symbol or "ratio",
+            "better": item.better.value,
+            "title": item.title,
+            "formula": item.formula,
+        }
+        for item in catalog().values()
+    ]
+    _print("Metrics", ("name", "unit", "better", "formula"), rows, as_json=as_json)
+
+
+def show_engines(*, as_json: bool) -> None:
+    """Kind, modes, devices and needs of every engine."""
+    from tokbench.measure.engines import describe, missing_packages
+
+    rows = []
+    for item in describe():
+        missing = missing_packages(item)
+        remedy = f"missing {', '.join(missing)}: pip install 'tokbench[{item.extra}]'" if missing else "installed"
+        rows.append(
+            {
+                "kind": item.kind,
+                "what": item.what,
+                "modes": ", ".join(item.modes),
+                "devices": ", ".join(item.devices),
+                "needs": ", ".join(item.packages) or "nothing",
+                "state": remedy,
+            }
+        )
+    _print("Engines", ("kind", "what", "modes", "devices", "needs", "state"), rows, as_json=as_json)
+
+
+def show_meters(*, as_json: bool) -> None:
+    """Kind, scope and availability of every meter."""
+    from tokbench.measure.meters import Available, load_plug, names
+
+    rows = []
+    for name in names():
+        plug = load_plug(name)
+        meter = plug.open_meter(None)
+        state = meter.availability()
+        text = "can be read" if isinstance(state, Available) else f"{state.reason}; {state.remedy or 'no remedy'}"
+        meter.close()
+        rows.append({"kind": name, "what": plug.DESCRIPTION.what, "scope": plug.DESCRIPTION.scope, "state": text})
+    _print("Meters", ("kind", "what", "scope", "state"), rows, as_json=as_json)

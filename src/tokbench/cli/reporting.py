@@ -1,0 +1,48 @@
+"""`tokbench report`: records to reports, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokbench.derive.evaluate import Results, evaluate
+from tokbench.derive.headline import headline
+from tokbench.derive.published import load_published
+from tokbench.derive.report.write import ReportPaths, write_report
+from tokbench.errors import RecordError
+from tokbench.record.run import read_run
+
+
+def load_results(folders: Sequence[Path]) -> list[Results]:
+    """Evaluate every record.
+
+    Raises:
+        RecordError: one cannot be read.
+    """
+    return [evaluate(read_run(folder), folder.resolve().name) for folder in folders]
+
+
+def write_run_report(
+    folders: Sequence[Path], out: Path, vendors: Sequence[str], *, with_figures: bool, published: Path | None = None
+) -> ReportPaths:
+    """Recompute everything from the records and write it to `out`."""
+    return write_report(
+        load_results(folders), load_published(published), out, vendors=tuple(vendors), with_figures=with_figures
+    )
+
+
+def say_headline(results: Sequence[Results], vendors: Sequence[str]) -> tuple[str, ...]:
+    """The sentences that end a run on the console."""
+    return headline(results, load_published(), vendors)
+
+
+def latest_run(root: Path) -> Path:
+    """The run folder that was written to last.
+
+    Raises:
+        RecordError: there is none.
+    """
+    runs = [folder.parent for folder in root.glob("*/events.jsonl")] if root.is_dir() else []
+    if not runs:
+        raise RecordError(f"{root}: no run here", fix="tokbench run configs/smoke.yaml")
+    return max(runs, key=lambda folder: (folder / "events.jsonl").stat().st_mtime)

@@ -1,0 +1,83 @@
+"""The socket of metrics: a metric is ONE function of a cell, defined nowhere else.
+
+Every module in this folder holds functions marked with `@metric`; `catalog()` lists them by name. A function returns
+one value per repetition, or raises `Undefined(reason)` where the value cannot be had: never 0, never a guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+
+from tokbench.derive.repetitions import Undefined
+from tokbench.record.run import CellRecord, Run
+from tokbench.units import Better, Unit, check_suffix
+
+__all__ = ["METRICS_VERSION", "CellContext", "Metric", "Undefined", "Values", "catalog", "metric"]
+
+METRICS_VERSION = 1
+"""Raised whenever a formula changes; see CHANGELOG, Numbers that change meaning."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CellContext:
+    """What a metric may look at: the cell and the run around it."""
+
+    cell: CellRecord
+    run: Run
+
+
+Values = Sequence[float]
+Compute = Callable[[CellContext], Values]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metric:
+    """One quantity: how it is had, its unit, which way is better."""
+
+    name: str
+    unit: Unit
+    better: Better
+    title: str
+    formula: str
+    compute: Compute
+    is_exact: bool
+    """A size or count that does not vary between repetitions: shown without an interval."""
+    order: int
+
+
+def metric(
+    unit: Unit, better: Better, title: str, *, order: int, is_exact: bool = False
+) -> Callable[[Compute], Metric]:
+    """Turn a function into the one definition of the metric of its name.
+
+    Raises:
+        ValueError: the name does not end in the unit, or the docstring lacks its `Formula:` line.
+    """
+
+    def define(function: Compute) -> Metric:
+        check_suffix(f"_{function.__name__}", unit)
+        lines = (function.__doc__ or "").splitlines()
+        formula = next((line.split("Formula:", 1)[1].strip() for line in lines if "Formula:" in line), None)
+        if formula is None:
+            raise ValueError(f"metric {function.__name__} has no Formula: line")
+        return Metric(function.__name__, unit, better, title, formula, function, is_exact, order)
+
+    return define
+
+
+@functools.cache
+def catalog() -> dict[str, Metric]:
+    """Every metric by name, in the order in which reports show them."""
+    found: list[Metric] = []
+    for module_info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{module_info.name}")
+        metrics = [value for value in vars(module).values() if isinstance(value, Metric)]
+        found += [item for item in metrics if item.compute.__module__ == module.__name__]
+    names = [item.name for item in found]
+    if len(set(names)) != len(names):
+        raise ValueError(f"a metric is defined twice: {sorted(names)}")
+    return {item.name: item for item in sorted(found, key=lambda item: item.order)}

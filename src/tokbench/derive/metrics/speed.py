@@ -1,0 +1,178 @@
+"""How fast and how soon: metrics of static batches and of requests, per stream and for the system."""
+
+from __future__ import annotations
+
+import statistics
+
+from tokbench.derive.metrics import CellContext, Undefined, Values, metric
+from tokbench.derive.repetitions import decode_rates, decode_s, decode_traces, finished_trials, prefill_s, row_tokens
+from tokbench.record import timings
+from tokbench.record.run import Trial
+from tokbench.stats import percentile
+from tokbench.units import SECONDS, TOKENS_PER_S, Better
+
+
+def _needs_requests(trial: Trial) -> None:
+    if not trial.requests:
+        raise Undefined("a static batch has no requests")
+
+
+@metric(SECONDS, Better.LOWER, "Time to first token", order=10)
+def ttft_s(context: CellContext) -> Values:
+    """Time from asking until the first output token.
+
+    Formula: static batch: prefill window, its start to the stamp of the first output token of every row;
+    requests: mean of chunk_at_ns[0] - scheduled_at_ns (sent_at_ns in a closed loop). Network is included where there is one.
+    """
+    values = []
+    for trial in finished_trials(context.cell):
+        if trial.requests:
+            seconds = [timings.request_first_chunk_s(trace) for trace in trial.requests]
+            known = [value for value in seconds if value is not None]
+            if not known:
+                raise Undefined("no request got a token")
+            values.append(statistics.fmean(known))
+        else:
+            values.append(prefill_s(trial))
+    return values
+
+
+@metric(TOKENS_PER_S, Better.HIGHER, "Prefill speed", order=12)
+def prefill_tokens_per_s(context: CellContext) -> Values:
+    """Prompt tokens of all rows over the prefill window.
+
+    Formula: static_batch * prompt_tokens / prefill_s. The first output token's head is part of the window.
+    """
+    values = []
+    for trial in finished_trials(context.cell):
+        seconds = prefill_s(trial)
+        trace = trial.of_kind("prefill")[0].steps[0]
+        prompt_tokens = context.cell.spec.workload.prompt_tokens or trace.context_tokens
+        values.append(trace.rows * prompt_tokens / seconds)
+    return values
+
+
+@metric(SECONDS, Better.LOWER, "Time per output token", order=20)
+def tpot_s(context: CellContext) -> Values:
+    """Mean time of one output token of one stream after the first.
+
+    Formula: decode_s / (output tokens per stream - first chunk's tokens).
+    """
+    return [1 / rate for rate in decode_rates(context.cell)]
+
+
+@metric(SECONDS, Better.LOWER, "Inter-token latency, p50", order=21)
+def itl_p50_s(context: CellContext) -> Values:
+    """Median gap between neighbouring decode stamps of one stream.
+
+    Formula: per repetition, the median of step durations; needs a stamp per step.
+    """
+    return [percentile(gaps, 50) for gaps in _gaps(context)]
+
+
+@metric(SECONDS, Better.LOWER, "Inter-token latency, p99", order=22)
+def itl_p99_s(context: CellContext) -> Values:
+    """The 99th percentile of the gap between neighbouring decode stamps of one stream.
+
+    Formula: per repetition, percentile 99 of step durations; with fewer than 100 steps it is close to the maximum.
+    """
+    return [percentile(gaps, 99) for gaps in _gaps(context)]
+
+
+@metric(TOKENS_PER_S, Better.HIGHER, "Decode speed per user", order=1)
+def decode_tokens_per_s(context: CellContext) -> Values:
+    """Output tokens per second of one stream after the first token: TTFT is left out.
+
+    Formula: static batch: tokens per row in the decode window / its duration; requests: mean over requests of
+    (tokens after the first chunk) / (last chunk - first chunk).
+    """
+    return decode_rates(context.cell)
+
+
+@metric(TOKENS_PER_S, Better.HIGHER, "End-to-end speed per user", order=3)
+def e2e_tokens_per_s(context: CellContext) -> Values:
+    """Output tokens per second of one stream with the time to first token.
+
+    Formula: output tokens of one stream / (prefill_s + decode_s), or / e2e_latency_s of a request, mean over requests.
+    """
+    values = []
+    for trial in finished_trials(context.cell):
+        if trial.requests:
+            rates = [
+                timings.request_tokens(trace) / seconds
+                for trace in trial.requests
+                if (seconds := timings.request_e2e_s(trace))
+            ]
+            if not rates:
+                raise Undefined("no request came to its end")
+            values.append(statistics.fmean(rates))
+        else:
+            values.append(row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
+    return values
+
+
+@metric(SECONDS, Better.LOWER, "End-to-end latency", order=24)
+def e2e_latency_s(context: CellContext) -> Values:
+    """Time from asking until the last output token.
+
+    Formula: prefill_s + decode_s of a static batch; mean over requests of last chunk - scheduled.
+    """
+    values = []
+    for trial in finished_trials(context.cell):
+        if trial.requests:
+            known = [s for trace in trial.requests if (s := timings.request_e2e_s(trace)) is not None]
+            if not known:
+                raise Undefined("no request came to its end")
+            values.append(statistics.fmean(known))
+        else:
+            values.append(prefill_s(trial) + decode_s(trial))
+    return values
+
+
+@metric(TOKENS_PER_S, Better.HIGHER, "System output speed", order=2)
+def output_tokens_per_s(context: CellContext) -> Values:
+    """Output tokens per second of all streams together.
+
+    Formula: static batch: rows * decode_tokens_per_s (the decode window, prefill left out); requests: all output
+    tokens / (last chunk of all - first request sent).
+    """
+    values = []
+    for trial, rate in zip(finished_trials(context.cell), decode_rates(context.cell), strict=True):
+        if trial.requests:
+            stamps = [trace.chunk_at_ns[-1] for trace in trial.requests if trace.chunk_at_ns]
+            sent = min(trace.sent_at_ns for trace in trial.requests)
+            tokens = sum(timings.request_tokens(trace) for trace in trial.requests)
+            values.append(tokens / ((max(stamps) - sent) * timings.NS))
+        else:
+            values.append(rate * decode_traces(trial)[0].rows)
+    return values
+
+
+@metric(SECONDS, Better.LOWER, "Time to first token from sending", order=11)
+def ttft_from_send_s(context: CellContext) -> Values:
+    """Time from sending a request until its first chunk; queueing in the client is left out.
+
+    Formula: mean over requests of chunk_at_ns[0] - sent_at_ns.
+    """
+    values = []
+    for trial in finished_trials(context.cell):
+        _needs_requests(trial)
+        values.append(
+            statistics.fmean((t.chunk_at_ns[0] - t.sent_at_ns) * timings.NS for t in trial.requests if t.chunk_at_ns)
+        )
+    return values
+
+
+def _gaps(context: CellContext) -> list[list[float]]:
+    all_gaps = []
+    for trial in finished_trials(context.cell):
+        if trial.requests:
+            raise Undefined("chunks of a request may hold several tokens; see tpot_s")
+        traces = decode_traces(trial)
+        if any(tokens != 1 for trace in traces for tokens in trace.tokens_per_row):
+            raise Undefined("the engine does not stamp every token")
+        gaps = [gap for trace in traces for gap in timings.step_durations_s(trace)]
+        if not gaps:
+            raise Undefined("no decode step was stamped")
+        all_gaps.append(gaps)
+    return all_gaps

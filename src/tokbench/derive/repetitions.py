@@ -1,0 +1,79 @@
+"""Durations and rates of one repetition, aggregated from its traces; what several metrics start from."""
+
+from __future__ import annotations
+
+import statistics
+
+from tokbench.record import timings
+from tokbench.record.observations import StepTrace, WindowKind
+from tokbench.record.run import CellRecord, Trial
+
+
+class Undefined(Exception):
+    """A quantity that has no value for a cell; the message is the reason that a reader sees."""
+
+
+def finished_trials(cell: CellRecord) -> list[Trial]:
+    """Trials that came to their end.
+
+    Raises:
+        Undefined: there is none.
+    """
+    trials = cell.good_trials()
+    if not trials:
+        raise Undefined("no trial of this cell came to its end")
+    return trials
+
+
+def _traces(trial: Trial, kind: WindowKind) -> list[StepTrace]:
+    return [trace for window in trial.of_kind(kind) for trace in window.steps]
+
+
+def decode_traces(trial: Trial) -> list[StepTrace]:
+    """The step traces of a trial's decode windows."""
+    return _traces(trial, "decode")
+
+
+def decode_s(trial: Trial) -> float:
+    """Seconds of decode."""
+    return sum(timings.trace_duration_s(trace) for trace in decode_traces(trial))
+
+
+def prefill_s(trial: Trial) -> float:
+    """Seconds of prefill, the first output token included.
+
+    Raises:
+        Undefined: the trial has no prefill window.
+    """
+    traces = _traces(trial, "prefill")
+    if not traces:
+        raise Undefined("the engine does not cut prefill from decode")
+    return sum(timings.trace_duration_s(trace) for trace in traces)
+
+
+def row_tokens(trial: Trial) -> int:
+    """Output tokens of one row, the first one included."""
+    return sum(timings.trace_tokens_per_row(t) for t in (*_traces(trial, "prefill"), *_traces(trial, "decode")))
+
+
+def decode_rates(cell: CellRecord) -> list[float]:
+    """Tokens per second of one stream after its first chunk: one value per repetition.
+
+    Raises:
+        Undefined: no repetition, or fewer than two stamps in one.
+    """
+    values = []
+    for trial in finished_trials(cell):
+        if trial.requests:
+            rates = [
+                timings.request_decode_tokens(trace) / seconds
+                for trace in trial.requests
+                if (seconds := timings.request_decode_s(trace))
+            ]
+            rate = statistics.fmean(rates) if rates else None
+        else:
+            rate = timings.decode_rate_per_row(decode_traces(trial))
+        if rate is None:
+            raise Undefined("fewer than two stamps in decode")
+        values.append(rate)
+    return values

@@ -1,0 +1,182 @@
+"""What a sceptic asks for: what is missing and why, validity cell by cell, threats, and how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from tokbench.derive import wording
+from tokbench.derive.evaluate import CellResult, Missing, Results
+from tokbench.derive.metrics import METRICS_VERSION, catalog
+from tokbench.derive.report.document import (
+    DASH,
+    Block,
+    Cell,
+    Code,
+    Column,
+    Item,
+    Paragraph,
+    Section,
+    Table,
+    bullets,
+)
+from tokbench.derive.report.document import Bullets as BulletList
+from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields
+from tokbench.derive.report.material import Material
+from tokbench.derive.report.opening_section import STATUS_WORDS
+from tokbench.derive.validity import foreign_cpu_share
+from tokbench.record.run import Run
+from tokbench.units import format_number
+
+NO_AMD = "tokbench has never been run on AMD hardware: its ROCm path is written and untested."
+AMD_FIRST = (
+    "This is a run on AMD hardware; the ROCm path was written without any at hand, so check it before you rely on it."
+)
+MAX_CONFIG_CHARACTERS = 20_000
+
+
+def limits_sections(material: Material, configs: Sequence[str | None]) -> list[Section]:
+    """Absence, validity, threats, reproduction; `configs` holds each run's config file, None where it is gone."""
+    return [
+        Section("What was not measured, and why", _absence(material)),
+        Section("Validity", _validity(material)),
+        Section("Threats to validity", (bullets(*_threats(material)),)),
+        Section("How to reproduce", _reproduction(material, configs)),
+    ]
+
+
+def _absence(material: Material) -> tuple[Block, ...]:
+    items = [Item(text) for text in (*_energy(material), *_lost_cells(material), *_missing_metrics(material))]
+    return (BulletList(tuple(items)),) if items else (Paragraph("Every metric has a value in every cell."),)
+
+
+def _energy(material: Material) -> list[str]:
+    texts = []
+    for item in material.results:
+        run = item.run
+        meters = [
+            f"{meter.meter}: {meter.reason}{f' ({meter.remedy})' if meter.remedy else ''}"
+            for meter in run.absent_meters
+        ]
+        readings = len(run.energy) + len(run.power)
+        if readings:
+            why = f"{readings:,} readings are in the record, but this version derives no energy metric from them"
+        else:
+            why = "; ".join(dict.fromkeys(meters)) or "no meter was read in this run"
+        texts.append(f"Energy, {item.name}: not measured, because {why}.")
+    return texts
+
+
+def _lost_cells(material: Material) -> list[str]:
+    """Cells without a number, by cause."""
+    causes: dict[tuple[str, str], list[str]] = {}
+    for cell in material.cells:
+        if cell.status != "ok":
+            causes.setdefault((STATUS_WORDS[cell.status], cell.status_reason or "no reason given"), []).append(
+                f"{cell.cell_id} ({wording.say_model(cell)}, {cell.conditions.mode}, {wording.say_load(cell)})"
+            )
+    return [
+        f"{len(names)} cell{'s' if len(names) > 1 else ''} {status}: {reason}: {', '.join(names)}."
+        for (status, reason), names in causes.items()
+    ]
+
+
+def _missing_metrics(material: Material) -> list[str]:
+    """Each reason once, with the metrics it took and how many measured cells."""
+    reasons: dict[str, dict[str, int]] = {}
+    for cell in material.measured:
+        for name, value in cell.metrics.items():
+            if isinstance(value, Missing):
+                names = reasons.setdefault(value.reason, {})
+                names[name] = names.get(name, 0) + 1
+    total = len(material.measured)
+    return [
+        f"{', '.join(names)}: {reason} ({max(names.values())} of {total} measured cells)."
+        for reason, names in reasons.items()
+    ]
+
+
+def _validity(material: Material) -> tuple[Block, ...]:
+    columns = (
+        *CELL_COLUMNS,
+        Column("Verdict"),
+        Column("Codes"),
+        Column("CPU used by others", "", "right"),
+        Column("Cell"),
+    )
+    rows = tuple(_validity_row(cell, item, material) for item in material.results for cell in item.cells)
+    caption = "Nothing is dropped for being suspect: the verdict stands beside the number."
+    return (Table(columns, rows, caption),)
+
+
+def _validity_row(cell: CellResult, results: Results, material: Material) -> tuple[Cell, ...]:
+    codes = ", ".join(code.name for code in cell.validity.reasons)
+    words = "; ".join(f"{code.name}: {code.value}" for code in cell.validity.reasons)
+    verdict = cell.validity.verdict if cell.status == "ok" else STATUS_WORDS[cell.status]
+    return (
+        *cell_fields(cell, material.has_several_runs),
+        Cell(verdict),
+        Cell(codes or "none", note=words or None),
+        _contention_field(cell, results.run),
+        Cell(cell.cell_id),
+    )
+
+
+def _contention_field(cell: CellResult, run: Run) -> Cell:
+    share = foreign_cpu_share(run, cell.record) if cell.status == "ok" else None
+    if share is None:
+        return Cell(DASH, note="too few samples of the CPU's load")
+    return Cell(f"{format_number(100 * share, 2)} %", sort=share)
+
+
+def _threats(material: Material) -> list[str]:
+    cells = material.measured
+    kinds = {item.run.device.kind for item in material.results if item.run.device is not None}
+    texts = [
+        "Published figures are of other machines, other software and other days; several were read second-hand. A "
+        "ratio to them places a machine, it does not rank it.",
+        "A static batch sends equal prompts at once and drops nothing: a service with mixed lengths and arrivals gets "
+        "less out of the same machine.",
+        "The share of the roofline rests on counted bytes; what the device really read is not measured.",
+        "Prompts and outputs have fixed lengths; longer contexts read more cache and are slower.",
+    ]
+    if any(wording.label_of(cell) for cell in cells):
+        texts.append(
+            "Random weights: routing of experts, acceptance of drafts and all text differ from a real model's."
+        )
+    for host in (item.run.host for item in material.results):
+        if host is not None and (host.virtualisation or host.container):
+            where = host.virtualisation or host.container
+            texts.append(f"The host is virtual ({where}): neighbours and their load cannot be seen from inside.")
+    texts.append(
+        "The interval covers what varies between repetitions of one run; another day, driver or card is not in it."
+    )
+    texts.append(AMD_FIRST if "rocm" in kinds else NO_AMD)
+    return list(dict.fromkeys(texts))
+
+
+def _reproduction(material: Material, configs: Sequence[str | None]) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for item, config in zip(material.results, configs, strict=True):
+        header = item.run.header
+        blocks.append(
+            Paragraph(
+                f"{item.name}: tokbench {header.tokbench_version}, begun {header.utc}, seed {header.seed}, config "
+                f"SHA-256 {header.config_sha256}, metrics version {METRICS_VERSION} ({len(catalog())} metrics)."
+            )
+        )
+        if header.command:
+            blocks.append(Code(shlex.join(header.command)))
+        if config is None:
+            blocks.append(Paragraph("The config file is not beside the record."))
+        else:
+            blocks.append(Code(_cut(config)))
+    blocks.append(Paragraph("To derive the numbers anew from the record, on any machine:"))
+    folders = " ".join(shlex.quote(item.run.folder.name) for item in material.results)
+    return (*blocks, Code(f"tokbench report {folders}"))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_CONFIG_CHARACTERS:
+        return text.rstrip()
+    return text[:MAX_CONFIG_CHARACTERS] + "\n# … cut here; the whole file lies beside the record"

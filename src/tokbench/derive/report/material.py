@@ -1,0 +1,41 @@
+"""All that a report is made of, gathered once: results, standing, sentences, figures. Words nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tokbench.derive.evaluate import CellResult, Results
+from tokbench.derive.report.document import Figure
+from tokbench.derive.standing import Standing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Material:
+    """What the sections see."""
+
+    results: tuple[Results, ...]
+    standing: Standing
+    vendors: tuple[str, ...]
+    lines: tuple[str, ...]
+    """The sentences of the headline."""
+    figures: tuple[Figure, ...]
+    """The figures that were drawn; one without data is not among them."""
+
+    @property
+    def cells(self) -> list[CellResult]:
+        """Every cell of every run, in order."""
+        return [cell for item in self.results for cell in item.cells]
+
+    @property
+    def measured(self) -> list[CellResult]:
+        """The cells that have at least one repetition."""
+        return [cell for cell in self.cells if cell.status == "ok"]
+
+    @property
+    def has_several_runs(self) -> bool:
+        """Whether a cell has to be named with its run."""
+        return len(self.results) > 1
+
+    def figure(self, file_name: str) -> tuple[Figure, ...]:
+        """The figure of that name, or nothing."""
+        return tuple(figure for figure in self.figures if figure.file_name == file_name)

@@ -1,0 +1,158 @@
+"""Where the time goes: prefill and decode, the share of the roofline, modes and machines side by side."""
+
+from __future__ import annotations
+
+from tokbench.derive.evaluate import CellResult, Missing
+from tokbench.derive.metrics import catalog
+from tokbench.derive.pairs import MachineRow, ModePair, join_machines, pair_modes
+from tokbench.derive.report.document import (
+    DASH,
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    bullets,
+)
+from tokbench.derive.report.fields import (
+    CELL_COLUMNS,
+    cell_fields,
+    metric_column,
+    metric_field,
+    share_field,
+    value_field,
+)
+from tokbench.derive.report.material import Material
+from tokbench.derive.standing import PER_USER
+from tokbench.units import format_value
+
+PHASES = ("ttft_s", "prefill_tokens_per_s", "tpot_s", "itl_p50_s", "itl_p99_s", "e2e_latency_s", "e2e_tokens_per_s")
+
+
+def time_sections(material: Material) -> list[Section]:
+    """The phases of a request, then the limits they run against, then what changed them."""
+    if not material.measured:
+        return [Section("Where the time goes", (Paragraph("No cell was measured."),))]
+    phases: tuple[Block, ...] = (_phases_table(material), *material.figure("batch.png"))
+    sections = [Section("Where the time goes", phases)]
+    roofline: tuple[Block, ...] = (
+        _roofline_note(material),
+        _roofline_table(material),
+        *material.figure("roofline.png"),
+    )
+    sections.append(Section("Against the roofline", roofline, level=3))
+    pairs = pair_modes(material.measured, PER_USER)
+    if pairs:
+        sections.append(Section("Modes against eager", _pairs_blocks(pairs, material), level=3))
+    machines = join_machines(material.results)
+    if machines:
+        sections.append(Section("Run against run", (_machines_table(machines, material),), level=3))
+    return sections
+
+
+def _phases_table(material: Material) -> Table:
+    columns = (*CELL_COLUMNS, *(metric_column(name) for name in PHASES))
+    rows = tuple(
+        (*cell_fields(cell, material.has_several_runs), *(metric_field(cell, name) for name in PHASES))
+        for cell in material.measured
+    )
+    return Table(columns, rows, "Prefill ends with the first output token, decode is what follows it.")
+
+
+def _roofline_note(material: Material) -> Block:
+    lines = []
+    for item in material.results:
+        for facts in item.run.ceilings:
+            read = _say_rate(facts.read_bytes_per_s, "read_bytes_per_s")
+            matmul = _say_rate(facts.matmul_flops_per_s, "matmul_flops_per_s")
+            lines.append(
+                f"{item.name}, {facts.dtype}: read ceiling {read}, matrix-multiply ceiling {matmul}, "
+                f"best of {facts.repetitions} ({facts.method})."
+            )
+        if not item.run.ceilings:
+            lines.append(f"{item.name}: no ceiling was measured, so no share of one can be told.")
+    return bullets(*dict.fromkeys(lines))
+
+
+def _say_rate(value: float | None, name: str) -> str:
+    return "not measured" if value is None else format_value(value, catalog()[name].unit)
+
+
+def _roofline_table(material: Material) -> Table:
+    columns = (
+        *CELL_COLUMNS,
+        metric_column(PER_USER, "Decode per user"),
+        metric_column("roofline_decode_tokens_per_s", "Roofline per user"),
+        Column("Of the read ceiling", "measured", "right"),
+        Column("Of the bandwidth", "datasheet", "right"),
+    )
+    rows = tuple(
+        (
+            *cell_fields(cell, material.has_several_runs),
+            metric_field(cell, PER_USER),
+            metric_field(cell, "roofline_decode_tokens_per_s"),
+            share_field(cell, "bandwidth_used_ratio"),
+            share_field(cell, "nominal_bandwidth_used_ratio"),
+        )
+        for cell in material.measured
+    )
+    caption = (
+        "The roofline is the speed if memory were read at the measured ceiling and nothing else took time. The bytes "
+        "of a step are counted from the model's shape, not measured: weights once, cache at its mean real length."
+    )
+    return Table(columns, rows, caption)
+
+
+def _pairs_blocks(pairs: list[ModePair], material: Material) -> tuple[Block, ...]:
+    columns = (
+        *CELL_COLUMNS,
+        Column("Eager", "tokens/s", "right"),
+        Column("This mode", "tokens/s", "right"),
+        Column("Ratio", "95 % interval, n", "right"),
+        Column("Reading"),
+    )
+    note = Paragraph("Decode speed per user over that of eager: repetitions of the same number are paired.")
+    return note, Table(columns, tuple(_pair_row(pair, material) for pair in pairs))
+
+
+def _pair_row(pair: ModePair, material: Material) -> tuple[Cell, ...]:
+    return (
+        *cell_fields(pair.cell, material.has_several_runs),
+        metric_field(pair.baseline, PER_USER),
+        metric_field(pair.cell, PER_USER),
+        value_field(pair.ratio, with_interval=True),
+        Cell(_say_reading(pair)),
+    )
+
+
+def _say_reading(pair: ModePair) -> str:
+    if isinstance(pair.ratio, Missing):
+        return DASH
+    if pair.ratio.low is None or pair.ratio.high is None:
+        return "one pair shows nothing"
+    if pair.ratio.low > 1:
+        return "faster"
+    return "slower" if pair.ratio.high < 1 else "no difference shown"
+
+
+def _machines_table(rows: list[MachineRow], material: Material) -> Table:
+    columns = (
+        *CELL_COLUMNS,
+        *(Column(item.name, "decode tokens/s; 95 % interval, n", "right") for item in material.results),
+    )
+    return Table(columns, tuple(_machine_row(row) for row in rows), "The same point of the sweep in several runs.")
+
+
+def _machine_row(row: MachineRow) -> tuple[Cell, ...]:
+    first = next(cell for cell in row.cells if cell is not None)
+    return (
+        *cell_fields(first, with_run=False),
+        *(_machine_field(cell) for cell in row.cells),
+    )
+
+
+def _machine_field(cell: CellResult | None) -> Cell:
+    if cell is None:
+        return Cell(DASH, note="not a cell of this run")
+    return metric_field(cell, PER_USER, with_interval=True)

@@ -1,0 +1,225 @@
+"""`summary.json`: every derived number with interval, conditions and validity; its shape is in docs/summary-json.md.
+
+Never holds NaN or Infinity, and never a 0 for a value that could not be had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from tokbench.derive.evaluate import CellResult, Missing, Results
+from tokbench.derive.metrics import METRICS_VERSION
+from tokbench.derive.published import Comparison, NoComparison
+from tokbench.derive.standing import Beside
+from tokbench.record.facts import Agreement, CeilingFacts, Frozen
+from tokbench.record.run import Run
+from tokbench.stats import Estimate
+
+SUMMARY_SCHEMA = 1
+"""1: first version. Keys are only added within a version."""
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+JsonObject: TypeAlias = dict[str, Json]
+
+
+def summarise_results(results: Sequence[Results], beside: Sequence[Beside]) -> JsonObject:
+    """The summary of one run, or of several merged in the order given."""
+    if not results:
+        raise ValueError("a summary needs at least one run")
+    first, *others = results
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "run": {**_run(first), "merged_with": [_run(item) for item in others]},
+        "cells": [_cell(cell) for item in results for cell in item.cells],
+        "published": [_beside(item) for item in beside],
+        "decision": [],
+        "claims": [],
+    }
+
+
+def dump_summary(summary: JsonObject) -> str:
+    """The summary as text: sorted keys, one trailing newline.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _run(results: Results) -> JsonObject:
+    run, header = results.run, results.run.header
+    return {
+        "name": results.name,
+        "schema_version": header.schema_version,
+        "metrics_version": METRICS_VERSION,
+        "tokbench_version": header.tokbench_version,
+        "config_sha256": header.config_sha256,
+        "command": list(header.command),
+        "seed": header.seed,
+        "utc": header.utc,
+        "ended": run.ended.reason if run.ended is not None else None,
+        "device": _facts(run.device, "the record holds no facts of a device"),
+        "device_choice": run.device_choice,
+        "host": _facts(run.host, "the record holds no facts of the host"),
+        "models": _models(run),
+        "ceilings": _ceilings(run),
+        "absent_meters": [
+            {"meter": meter.meter, "reason": meter.reason, "remedy": meter.remedy} for meter in run.absent_meters
+        ],
+    }
+
+
+def _facts(facts: Frozen | None, reason: str) -> Json:
+    return _missing(reason) if facts is None else _plain(facts.model_dump(mode="json"))
+
+
+def _models(run: Run) -> list[Json]:
+    """One entry per worker group: the model, the engine and how long loading took."""
+    groups = {cell.planned.group: cell for cell in run.cells.values()}
+    entries: list[Json] = []
+    for group, cell in groups.items():
+        model = None if cell.model is None else cell.model.model_dump(mode="json", exclude={"config_json"})
+        entries.append(
+            {
+                "group": group,
+                "load_s": run.load_s.get(group),
+                "model": _missing("the model was never loaded") if model is None else _plain(model),
+                "engine": _facts(cell.engine, "the engine was never opened"),
+            }
+        )
+    return entries
+
+
+def _ceilings(run: Run) -> JsonObject:
+    found: dict[str, CeilingFacts] = {}
+    for facts in run.ceilings:
+        found.setdefault(facts.dtype, facts)
+    return {dtype: _ceiling(facts) for dtype, facts in found.items()}
+
+
+def _ceiling(facts: CeilingFacts) -> JsonObject:
+    rates: JsonObject = {
+        "read_bytes_per_s": _rate(facts.read_bytes_per_s),
+        "matmul_flops_per_s": _rate(facts.matmul_flops_per_s),
+    }
+    return {**rates, "method": facts.method, "buffer_bytes": facts.buffer_bytes, "repetitions": facts.repetitions}
+
+
+def _rate(value: float | None) -> Json:
+    return _missing("not measured in this run") if value is None else _number(value)
+
+
+def _cell(cell: CellResult) -> JsonObject:
+    labels: JsonObject = {key: value for key, value in sorted(cell.labels.items())}
+    return {
+        "run": cell.run_name,
+        "cell_id": cell.cell_id,
+        "pair_key": cell.pair_key,
+        "conditions": _plain(dataclasses.asdict(cell.conditions)),
+        "labels": labels,
+        "status": cell.status,
+        "status_reason": cell.status_reason,
+        "validity": {
+            "verdict": cell.validity.verdict,
+            "reasons": [code.name for code in cell.validity.reasons],
+        },
+        "metrics": {name: _metric(value) for name, value in cell.metrics.items()},
+        "tables": _tables(cell),
+    }
+
+
+def _metric(value: Estimate | Missing) -> JsonObject:
+    if isinstance(value, Missing):
+        return _missing(value.reason)
+    if not math.isfinite(value.value):
+        return _missing(f"the formula gave {value.value}")
+    return {
+        "value": value.value,
+        "low": _end(value.low),
+        "high": _end(value.high),
+        "n": value.n,
+        "unit": value.unit,
+        "statistic": value.statistic,
+    }
+
+
+def _end(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _tables(cell: CellResult) -> JsonObject:
+    """What has an index: the values behind each interval, and the checks of the tokens."""
+    repetitions: JsonObject = {
+        name: [_number(value) for value in values] for name, values in cell.repetitions.items() if len(values) > 1
+    }
+    tables: JsonObject = {"repetitions": repetitions} if repetitions else {}
+    if cell.record.identity:
+        tables["identity"] = [
+            _plain(item.model_dump(mode="json", exclude={"event", "cell_id"})) for item in cell.record.identity
+        ]
+    return tables
+
+
+def _beside(item: Beside) -> JsonObject:
+    outcome = item.outcome
+    head: JsonObject = {
+        "run": item.cell.run_name,
+        "cell_id": item.cell.cell_id,
+        "vendor": outcome.vendor,
+        "metric": outcome.metric,
+    }
+    if isinstance(outcome, NoComparison):
+        return {**head, **_missing(outcome.reason)}
+    return {**head, **_comparison(outcome)}
+
+
+def _comparison(comparison: Comparison) -> JsonObject:
+    counts: JsonObject = {agreement.value: comparison.count(agreement) for agreement in Agreement}
+    rows: list[Json] = [
+        {"field": row.field, "ours": row.ours, "theirs": row.theirs, "agreement": row.agreement.value}
+        for row in comparison.differences
+    ]
+    other_ids: list[Json] = [other.theirs.id for other in comparison.others]
+    return {
+        "ours": _metric(comparison.ours),
+        "theirs": _plain(comparison.theirs.model_dump(mode="json")),
+        "ours_over_theirs": {
+            "value": _number(comparison.ours_over_theirs),
+            "low": _end(comparison.ours_over_theirs_low),
+            "high": _end(comparison.ours_over_theirs_high),
+        },
+        "match": comparison.match,
+        "their_size_over_ours": comparison.their_size_over_ours,
+        "their_active_size_over_ours": comparison.their_active_size_over_ours,
+        "is_like_for_like": comparison.is_like_for_like,
+        "unlike": list(comparison.unlike),
+        "counts": counts,
+        "differences": rows,
+        "other_figures": other_ids,
+    }
+
+
+def _missing(reason: str) -> JsonObject:
+    return {"missing": reason}
+
+
+def _number(value: float) -> Json:
+    return value if math.isfinite(value) else _missing(f"the formula gave {value}")
+
+
+def _plain(value: object) -> Json:
+    """Values of facts as JSON, numbers that are not finite as missing."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return _number(value)
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    raise TypeError(f"no JSON for {type(value).__name__}")

@@ -1,0 +1,164 @@
+"""Per cell: valid, suspect or invalid, with reason codes. It judges a record, it never drops anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from tokbench.record.observations import LoadSample
+from tokbench.record.run import CellRecord, Run
+from tokbench.stats import Estimate
+
+Verdict = Literal["valid", "suspect", "invalid"]
+
+MIN_REPETITIONS = 3
+"""Fewer give no interval worth the name."""
+CONTENDED_SHARE = 0.2
+"""Foreign CPU time above this share of the usable cores disturbs a CPU measurement.
+
+Source: shared/facts/engines.md, Contention, measured 2026-11-21: one foreign busy loop of two cores costs 30 to 85 %.
+"""
+
+
+class Code(enum.Enum):
+    """Why a cell is not plainly valid; the value is what a reader sees."""
+
+    TOO_FEW_REPETITIONS = "too few repetitions"
+    UNSTEADY = "the warm-up never became steady"
+    FOREIGN_LOAD = "other processes were on the device"
+    FOREIGN_UNKNOWN = "other processes on the device cannot be seen from here"
+    CONTENDED_CPU = "other processes used the CPU meanwhile"
+    THROTTLED = "the device slowed itself down (thermal or hardware)"
+    POWER_CAPPED = "the device ran at its power limit: the speed is a sustained one"
+    ON_BATTERY = "the machine ran on battery"
+    TOKEN_COUNTS = "token counts disagree with the request"
+    ABOVE_ROOFLINE = "faster than the measured ceiling allows"
+    RECOMPILED = "a graph was compiled while measuring"
+    NOT_INTERLEAVED = "its group was measured apart in time from the others"
+
+
+SLOWDOWNS = frozenset({"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"})
+"""Clock-event reasons that mean trouble; idle and application clocks are ordinary."""
+NOTES = frozenset({Code.FOREIGN_UNKNOWN, Code.POWER_CAPPED})
+"""Codes that are told but do not make a cell suspect."""
+INVALIDATING = frozenset({Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.RECOMPILED})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Validity:
+    """The judgement on one cell."""
+
+    verdict: Verdict
+    reasons: tuple[Code, ...]
+
+
+def judge_cell(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> Validity:
+    """Judge one cell by its record and its metrics."""
+    if not cell.good_trials():
+        return Validity("invalid", ())
+    reasons = tuple(code for code, test in _TESTS.items() if test(run, cell, metrics))
+    if any(code in INVALIDATING for code in reasons):
+        return Validity("invalid", reasons)
+    severe = [code for code in reasons if code not in NOTES]
+    return Validity("suspect" if severe else "valid", reasons)
+
+
+def _too_few(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return len(cell.good_trials()) < MIN_REPETITIONS
+
+
+def _unsteady(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any(trial.finished is not None and trial.finished.is_steady is False for trial in cell.trials)
+
+
+def _foreign(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return bool(run.device and run.device.foreign_processes)
+
+
+def _foreign_unknown(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    device = run.device
+    return bool(device and device.kind in ("cuda", "rocm") and device.foreign_processes is None)
+
+
+def _samples_within(run: Run, cell: CellRecord) -> list[tuple[LoadSample, LoadSample]]:
+    """Neighbouring samples that enclose or lie in a finished trial."""
+    pairs = list(zip(run.load_samples, run.load_samples[1:], strict=False))
+    spans = [(t.started.at_ns, t.finished.at_ns) for t in cell.trials if t.finished is not None]
+    return [(a, b) for a, b in pairs if any(a.at_ns < end and b.at_ns > start for start, end in spans)]
+
+
+def foreign_cpu_share(run: Run, cell: CellRecord) -> float | None:
+    """CPU time of processes other than ours over the usable cores, while the cell's trials ran; None if not seen."""
+    foreign = seconds = 0.0
+    for a, b in _samples_within(run, cell):
+        values = (a.machine_cpu_s, b.machine_cpu_s, a.worker_cpu_s, b.worker_cpu_s, a.parent_cpu_s, b.parent_cpu_s)
+        if any(value is None for value in values):
+            continue
+        machine, worker, parent = values[1] - values[0], values[3] - values[2], values[5] - values[4]  # type: ignore[operator]
+        if worker < 0:
+            continue
+        foreign += machine - worker - parent
+        seconds += (b.at_ns - a.at_ns) * 1e-9
+    cores = run.host.usable_cores if run.host else None
+    if seconds < 0.5 or not cores:
+        return None
+    return max(foreign, 0.0) / (seconds * cores)
+
+
+def _contended(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    share = foreign_cpu_share(run, cell)
+    return share is not None and share > CONTENDED_SHARE
+
+
+def _throttled(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any(SLOWDOWNS & set(b.throttle_reasons or ()) for _, b in _samples_within(run, cell))
+
+
+def _power_capped(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any("sw_power_cap" in (b.throttle_reasons or ()) for _, b in _samples_within(run, cell))
+
+
+def _on_battery(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return bool(run.host and run.host.on_battery)
+
+
+def _token_counts(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    wanted = cell.spec.workload.output_tokens
+    for trial in cell.good_trials():
+        traces = [
+            trace for window in trial.windows.values() if window.kind in ("prefill", "decode") for trace in window.steps
+        ]
+        if traces and sum(sum(trace.tokens_per_row) for trace in traces) != wanted:
+            return True
+    return False
+
+
+def _above_roofline(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    used = metrics.get("bandwidth_used_ratio")
+    return used is not None and (used.low if used.low is not None else used.value) > 1.0
+
+
+def _recompiled(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any(trial.failed is not None and "recompiled" in trial.failed.message for trial in cell.trials)
+
+
+def _not_interleaved(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return cell.planned.labels.get("order") == "not_interleaved"
+
+
+_TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = {
+    Code.TOO_FEW_REPETITIONS: _too_few,
+    Code.UNSTEADY: _unsteady,
+    Code.FOREIGN_LOAD: _foreign,
+    Code.FOREIGN_UNKNOWN: _foreign_unknown,
+    Code.CONTENDED_CPU: _contended,
+    Code.THROTTLED: _throttled,
+    Code.POWER_CAPPED: _power_capped,
+    Code.ON_BATTERY: _on_battery,
+    Code.TOKEN_COUNTS: _token_counts,
+    Code.ABOVE_ROOFLINE: _above_roofline,
+    Code.RECOMPILED: _recompiled,
+    Code.NOT_INTERLEAVED: _not_interleaved,
+}

@@ -1,0 +1,251 @@
+"""A scripted engine on a scripted clock: exact numbers for tests, a run without any library. Nothing is computed.
+
+Modes: `default` is a step engine, `requests` a request engine. Options (engine.options): `prefill_s_per_token`,
+`step_s`, `step_s_per_row`, `jitter` (share of a step, drawn from the seed), `weight_bytes`, `kv_bytes_per_token`,
+`fail_at_rows` and `fail` (oom | engine | segfault | kill | hang): from that static batch on, prefill fails in that way.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from tokbench.errors import PlugError, TrialError
+from tokbench.measure.engines import (
+    CellWork,
+    Chunk,
+    Divergence,
+    EngineDescription,
+    EngineRequest,
+    MemoryNow,
+    Prepared,
+    Request,
+    Step,
+    Tokenizer,
+)
+from tokbench.record.facts import EngineFacts, Frozen, ModelFacts
+
+DESCRIPTION = EngineDescription(
+    kind="fake",
+    what="scripted engine on a scripted clock, for tests and for measuring the harness itself",
+    modes=("default", "requests"),
+    devices=("cpu",),
+    packages=(),
+    extra=None,
+)
+VOCABULARY = 512
+
+
+class FakeScript(Frozen):
+    """How the fake behaves; times in seconds."""
+
+    prefill_s_per_token: float = 0.0001
+    step_s: float = 0.01
+    step_s_per_row: float = 0.0
+    jitter: float = 0.0
+    weight_bytes: int = 1_000_000
+    kv_bytes_per_token: int = 1_000
+    fail_at_rows: int | None = None
+    fail: str = "engine"
+
+
+def open_engine(request: EngineRequest) -> FakeStepEngine | FakeRequestEngine:
+    """Open the scripted engine of the mode that was asked for.
+
+    Raises:
+        PlugError: an option that the script does not know.
+    """
+    try:
+        script = FakeScript.model_validate(request.engine.options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise PlugError(
+            f"engine.options.{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            fix=f"options of the fake engine: {', '.join(FakeScript.model_fields)}",
+        ) from None
+    if request.engine.mode == "requests":
+        return FakeRequestEngine(request, script)
+    return FakeStepEngine(request, script)
+
+
+class _Scripted:
+    """The clock and the facts that both fakes share."""
+
+    def __init__(self, request: EngineRequest, script: FakeScript) -> None:
+        self._request = request
+        self.script = script
+        self._random = random.Random(request.seed)
+        self._now_ns = 1_000_000_000
+
+    def _advance(self, seconds: float) -> int:
+        jitter = 1 + self.script.jitter * self._random.uniform(-1, 1) if self.script.jitter else 1.0
+        self._now_ns += round(seconds * jitter * 1e9)
+        return self._now_ns
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What a fake can truthfully say of itself."""
+        return EngineFacts(
+            kind="fake",
+            mode=self._request.engine.mode,
+            versions={},
+            dtype=self._request.model.dtype,
+            stamped_by="script",
+        )
+
+    @property
+    def model_facts(self) -> ModelFacts:
+        """Scripted weights: no number from them is a measurement."""
+        return ModelFacts(
+            name=self._request.model_name,
+            source=self._request.model.source,
+            weights="scripted",
+            dtype=self._request.model.dtype,
+            parameters=None,
+            weight_bytes=self.script.weight_bytes,
+            config_json=self._request.config_json,
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids below this number."""
+        return VOCABULARY
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeStepEngine(_Scripted):
+    """Steps of scripted length."""
+
+    def __init__(self, request: EngineRequest, script: FakeScript) -> None:
+        super().__init__(request, script)
+        self._work: CellWork | None = None
+        self._position = 0
+        self._made = 0
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The fake reads no text."""
+        return None
+
+    @property
+    def clock_error_s(self) -> float | None:
+        """One clock, no error."""
+        return None
+
+    @property
+    def graphs_compiled(self) -> int | None:
+        """Nothing is compiled."""
+        return None
+
+    def _staged(self) -> CellWork:
+        if self._work is None:
+            raise TrialError("nothing was prepared", cause="engine")
+        return self._work
+
+    def prepare(self, work: CellWork) -> Prepared:
+        """Stage the work."""
+        self._work = work
+        cache_rows = work.prompt_tokens + work.output_tokens
+        return Prepared(cache_rows, cache_rows * work.rows * self.script.kv_bytes_per_token, None)
+
+    def prefill(self) -> Step:
+        """Advance the clock by the script's prefill, or fail as scripted."""
+        work = self._staged()
+        if self.script.fail_at_rows is not None and work.rows >= self.script.fail_at_rows:
+            _fail(self.script.fail)
+        self._position, self._made = work.prompt_tokens, 1
+        return Step(self._advance(self.script.prefill_s_per_token * work.prompt_tokens * work.rows), 1)
+
+    def decode(self, steps: int) -> Iterator[Step]:
+        """Advance the clock step by step."""
+        rows = self._staged().rows
+        for _ in range(steps):
+            self._position += 1
+            self._made += 1
+            yield Step(self._advance(self.script.step_s + self.script.step_s_per_row * rows), 1)
+
+    def rewind(self, position: int) -> None:
+        """Set the position back."""
+        self._position = position
+
+    def sync(self) -> int:
+        """The scripted clock now."""
+        return self._now_ns
+
+    def output_tokens(self) -> tuple[tuple[int, ...], ...]:
+        """Counting tokens, so that a test can tell rows and steps apart."""
+        rows = self._staged().rows
+        return tuple(tuple((row + index) % VOCABULARY for index in range(self._made)) for row in range(rows))
+
+    def memory(self) -> list[MemoryNow]:
+        """The script's own bytes."""
+        work = self._staged()
+        cache = (work.prompt_tokens + work.output_tokens) * work.rows * self.script.kv_bytes_per_token
+        return [MemoryNow("script", self.script.weight_bytes + cache)]
+
+    def check_identity(self, tokens: int) -> Divergence | None:
+        """The fake has no reference."""
+        return None
+
+
+def _fail(how: str) -> None:
+    if how == "oom":
+        raise TrialError("scripted: out of memory", cause="oom")
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(3600)
+    raise RuntimeError("scripted: the engine failed")
+
+
+class FakeRequestEngine(_Scripted):
+    """Requests answered side by side: one chunk of one token per request and scripted step."""
+
+    def __init__(self, request: EngineRequest, script: FakeScript) -> None:
+        super().__init__(request, script)
+        self._waiting: dict[str, int] = {}
+        self._prefilling: list[Request] = []
+
+    def now(self) -> int:
+        """The scripted clock now."""
+        return self._now_ns
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        self._prefilling.append(request)
+
+    def poll(self, deadline_ns: int) -> list[Chunk]:
+        """One scripted step: prefill what waits, then one token for every request in flight."""
+        if not self._prefilling and not self._waiting:
+            self._now_ns = max(self._now_ns, deadline_ns)
+            return []
+        chunks = []
+        for request in self._prefilling:
+            self._advance(self.script.prefill_s_per_token * len(request.prompt))
+            chunks.append(Chunk(request.request_id, self._now_ns, 1))
+            self._waiting[request.request_id] = request.output_tokens - 1
+        fresh = {request.request_id for request in self._prefilling}
+        self._prefilling = []
+        others = [request_id for request_id in self._waiting if request_id not in fresh]
+        if others:
+            now = self._advance(self.script.step_s + self.script.step_s_per_row * len(others))
+            for request_id in others:
+                self._waiting[request_id] -= 1
+                is_last = self._waiting[request_id] == 0
+                chunks.append(Chunk(request_id, now, 1, "length" if is_last else None))
+        self._waiting = {request_id: left for request_id, left in self._waiting.items() if left > 0}
+        return chunks
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request."""
+        self._waiting.pop(request_id, None)
+        self._prefilling = [request for request in self._prefilling if request.request_id != request_id]

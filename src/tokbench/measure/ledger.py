@@ -1,0 +1,80 @@
+"""Which cells still need repetitions: counts, rates and failures so far. It steers; nothing in it is a result."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tokbench.record import timings
+from tokbench.record.observations import Event, RequestTrace, StepTrace
+from tokbench.record.run import Run
+from tokbench.record.spec import StopSpec
+from tokbench.stats import StopRule
+
+MAX_FAILURES = 2
+"""A cell that failed so often is not tried again; one out-of-memory is enough."""
+
+
+@dataclasses.dataclass(slots=True)
+class Account:
+    """One cell's standing."""
+
+    rates: list[float] = dataclasses.field(default_factory=list)
+    """Decode tokens per second and user, one per repetition; empty entries are not kept."""
+    repetitions: int = 0
+    failures: int = 0
+    is_closed: bool = False
+    trial_s: float | None = None
+    """Wall time of the last repetition."""
+    visit_s: float | None = None
+    """Wall time of the last visit, preparation and warm-up included."""
+
+
+class Ledger:
+    """The accounts of all cells."""
+
+    def __init__(self, cell_ids: list[str], stop: StopSpec) -> None:
+        self.accounts = {cell_id: Account() for cell_id in cell_ids}
+        self._rule = StopRule(stop.rel_ci, stop.min_repetitions, stop.max_repetitions)
+
+    def load(self, run: Run) -> None:
+        """Take over what an earlier part of the same run finished."""
+        for cell_id, cell in run.cells.items():
+            account = self.accounts.get(cell_id)
+            if account is None:
+                continue
+            for trial in cell.good_trials():
+                events: list[Event] = [*trial.requests, *(s for w in trial.of_kind("decode") for s in w.steps)]
+                self.count(cell_id, rate_of(events))
+            account.is_closed = cell.skipped is not None and cell.skipped.cause != "skipped"
+
+    def count(self, cell_id: str, rate: float | None) -> None:
+        """One more repetition."""
+        account = self.accounts[cell_id]
+        account.repetitions += 1
+        if rate is not None:
+            account.rates.append(rate)
+
+    def fail(self, cell_id: str, cause: str) -> bool:
+        """One more failure; True if the cell is not to be tried again."""
+        account = self.accounts[cell_id]
+        account.failures += 1
+        account.is_closed = cause == "oom" or account.failures >= MAX_FAILURES
+        return account.is_closed
+
+    def wants(self, cell_id: str) -> bool:
+        """Whether the stop rule asks for more."""
+        account = self.accounts[cell_id]
+        if account.is_closed or account.repetitions >= self._rule.max_repetitions:
+            return False
+        return not (account.rates and self._rule.is_met(account.rates))
+
+
+def rate_of(events: list[Event]) -> float | None:
+    """Decode tokens per second and user of one repetition's events; None without a duration."""
+    steps = [event for event in events if isinstance(event, StepTrace) and event.window_id.endswith("/decode")]
+    if steps:
+        return timings.decode_rate_per_row(steps)
+    requests = [event for event in events if isinstance(event, RequestTrace)]
+    seconds = sum(timings.request_decode_s(trace) or 0.0 for trace in requests)
+    tokens = sum(timings.request_decode_tokens(trace) for trace in requests)
+    return tokens / seconds if seconds > 0 else None

@@ -1,0 +1,193 @@
+"""Drives an engine through one trial and tells what was seen: static batches and requests alike. Computes no metric."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from tokbench.errors import TrialError
+from tokbench.measure.engines import CellWork, Chunk, Request, RequestEngine, Step, StepEngine
+from tokbench.record.observations import (
+    Event,
+    OutputTokens,
+    RequestTrace,
+    StepTrace,
+    WindowClosed,
+    WindowKind,
+    WindowOpened,
+)
+from tokbench.record.spec import ClosedLoad, PoissonLoad
+from tokbench.record.timings import step_durations_s
+from tokbench.stats import SteadyRule
+
+WARMUP_SAMPLES = 3
+WARMUP_SAMPLE_S = 0.25
+WARMUP_MIN_STEPS = 4
+
+
+def run_static_batch(engine: StepEngine, work: CellWork, trial_id: str, keep_tokens: bool) -> Iterator[Event]:
+    """One repetition: prefill and decode of one execution, each in a window of its own.
+
+    Raises:
+        TrialError: a graph was compiled inside a window.
+    """
+    engine.rewind(0)
+    graphs = engine.graphs_compiled
+    yield from _window(engine, work, trial_id, "prefill", lambda: [engine.prefill()])
+    yield from _window(engine, work, trial_id, "decode", lambda: list(engine.decode(work.output_tokens - 1)))
+    if engine.graphs_compiled != graphs:
+        raise TrialError(
+            f"the engine recompiled inside a window ({graphs} graphs before, {engine.graphs_compiled} after)",
+            cause="engine",
+        )
+    if keep_tokens:
+        yield OutputTokens(trial_id=trial_id, token_ids=engine.output_tokens())
+
+
+def _window(
+    engine: StepEngine, work: CellWork, trial_id: str, kind: WindowKind, make: Callable[[], Sequence[Step]]
+) -> Iterator[Event]:
+    """One window: its edges are taken with the device idle."""
+    window_id = f"{trial_id}/{kind}"
+    start_at_ns = engine.sync()
+    cpu_before = time.process_time()
+    steps = make()
+    end_at_ns = engine.sync()
+    cpu_s = time.process_time() - cpu_before
+    yield WindowOpened(trial_id=trial_id, window_id=window_id, kind=kind, at_ns=start_at_ns)
+    yield StepTrace(
+        trial_id=trial_id,
+        window_id=window_id,
+        start_at_ns=start_at_ns,
+        step_at_ns=tuple(step.at_ns for step in steps),
+        tokens_per_row=tuple(step.tokens_per_row for step in steps),
+        rows=work.rows,
+        context_tokens=work.prompt_tokens,
+        stamped_by=engine.facts.stamped_by,
+        clock_error_s=engine.clock_error_s,
+    )
+    yield WindowClosed(trial_id=trial_id, window_id=window_id, at_ns=end_at_ns, cpu_s=cpu_s)
+
+
+def warm_up(engine: StepEngine, work: CellWork, rule: SteadyRule, cap_s: float) -> tuple[bool, list[StepTrace]]:
+    """Decode until the median step of the last samples is steady by the rule, or the cap is reached.
+
+    Returns whether it became steady, and every sample. A sample is at least 4 steps and 0.25 s, or all output tokens.
+    """
+    medians: list[float] = []
+    samples: list[StepTrace] = []
+    begun = engine.sync()
+    while not rule.is_met(medians):
+        if samples and (engine.sync() - begun) * 1e-9 > cap_s:
+            return False, samples
+        engine.rewind(0)
+        engine.prefill()
+        made = 1
+        while made < work.output_tokens and not rule.is_met(medians):
+            steps = _sample_steps(medians, work.output_tokens - made)
+            samples.append(_warmup_sample(engine, work, steps, made))
+            medians.append(statistics.median(step_durations_s(samples[-1])))
+            made += steps
+    return True, samples
+
+
+def _sample_steps(medians: Sequence[float], left: int) -> int:
+    wanted = WARMUP_MIN_STEPS
+    if medians and medians[-1] > 0:
+        wanted = max(wanted, round(WARMUP_SAMPLE_S / medians[-1]))
+    return min(wanted, left)
+
+
+def _warmup_sample(engine: StepEngine, work: CellWork, steps: int, made: int) -> StepTrace:
+    start_at_ns = engine.sync()
+    stamps = list(engine.decode(steps))
+    return StepTrace(
+        trial_id="",
+        window_id="",
+        start_at_ns=start_at_ns,
+        step_at_ns=tuple(step.at_ns for step in stamps),
+        tokens_per_row=tuple(step.tokens_per_row for step in stamps),
+        rows=work.rows,
+        context_tokens=work.prompt_tokens + made - 1,
+        stamped_by=engine.facts.stamped_by,
+        clock_error_s=engine.clock_error_s,
+    )
+
+
+class _Open:
+    """One request on its way."""
+
+    def __init__(self, request: Request, scheduled_at_ns: int | None, sent_at_ns: int) -> None:
+        self.request = request
+        self.scheduled_at_ns = scheduled_at_ns
+        self.sent_at_ns = sent_at_ns
+        self.chunks: list[Chunk] = []
+
+    def trace(self, trial_id: str, engine: RequestEngine) -> RequestTrace:
+        last = self.chunks[-1] if self.chunks else None
+        return RequestTrace(
+            trial_id=trial_id,
+            request_id=self.request.request_id,
+            scheduled_at_ns=self.scheduled_at_ns,
+            sent_at_ns=self.sent_at_ns,
+            chunk_at_ns=tuple(chunk.at_ns for chunk in self.chunks),
+            chunk_tokens=tuple(chunk.tokens for chunk in self.chunks),
+            prompt_tokens=len(self.request.prompt),
+            tokens_counted_by="script" if engine.facts.stamped_by == "script" else "engine",
+            stamped_by=engine.facts.stamped_by,
+            finish_reason=last.finish_reason if last else None,
+            error=last.error if last else None,
+        )
+
+
+def run_closed(engine: RequestEngine, load: ClosedLoad, requests: Sequence[Request], trial_id: str) -> Iterator[Event]:
+    """Keep `load.concurrency` requests in flight until all were answered."""
+    waiting = list(reversed(requests))
+    flying: dict[str, _Open] = {}
+    yield WindowOpened(trial_id=trial_id, window_id=f"{trial_id}/decode", kind="decode", at_ns=engine.now())
+    while waiting or flying:
+        while waiting and len(flying) < load.concurrency:
+            request = waiting.pop()
+            flying[request.request_id] = _Open(request, None, engine.now())
+            engine.submit(request)
+        for trace in _collect(engine, flying, engine.now() + 100_000_000, trial_id):
+            yield trace
+    yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
+
+
+def run_poisson(
+    engine: RequestEngine, load: PoissonLoad, requests: Sequence[Request], trial_id: str, seed: int
+) -> Iterator[Event]:
+    """Send requests at exponentially distributed gaps, whatever is still in flight, for `load.duration_s`."""
+    draw = random.Random(seed)
+    start = engine.now()
+    due = start + round(draw.expovariate(load.rate_per_s) * 1e9)
+    end = start + round(load.duration_s * 1e9)
+    flying: dict[str, _Open] = {}
+    waiting = list(reversed(requests))
+    yield WindowOpened(trial_id=trial_id, window_id=f"{trial_id}/decode", kind="decode", at_ns=start)
+    while flying or (due < end and waiting):
+        while due <= engine.now() and due < end and waiting:
+            request = waiting.pop()
+            flying[request.request_id] = _Open(request, due, engine.now())
+            engine.submit(request)
+            due += round(draw.expovariate(load.rate_per_s) * 1e9)
+        deadline = due if due < end and waiting else engine.now() + 100_000_000
+        for trace in _collect(engine, flying, deadline, trial_id):
+            yield trace
+    yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
+
+
+def _collect(
+    engine: RequestEngine, flying: dict[str, _Open], deadline_ns: int, trial_id: str
+) -> Iterator[RequestTrace]:
+    for chunk in engine.poll(deadline_ns):
+        opened = flying.get(chunk.request_id)
+        if opened is None:
+            continue
+        opened.chunks.append(chunk)
+        if chunk.finish_reason is not None or chunk.error is not None:
+            del flying[chunk.request_id]
+            yield opened.trace(trial_id, engine)

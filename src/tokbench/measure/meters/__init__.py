@@ -1,0 +1,80 @@
+"""The socket of meters: sources of energy and power readings. One plug per source; read in the parent process."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from tokbench.errors import PlugError
+from tokbench.record.facts import DeviceFacts
+from tokbench.record.observations import EnergyReading, PowerReading
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Available:
+    """The meter can be read here."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The meter cannot be read here, and what would help."""
+
+    reason: str
+    remedy: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeterDescription:
+    """What a plug reads."""
+
+    kind: str
+    what: str
+    scope: str
+    """board | package | dram | node | wall | script"""
+
+
+class Meter(Protocol):
+    """One source of readings."""
+
+    def availability(self) -> Available | Unavailable:
+        """Whether it can be read here."""
+
+    def domains(self) -> tuple[str, ...]:
+        """What it tells apart: cards, packages."""
+
+    def read(self) -> list[EnergyReading | PowerReading]:
+        """One reading of every domain, stamped on the monotonic clock. Never 0 for what was not read."""
+
+    def close(self) -> None:
+        """Let go of the source."""
+
+
+class MeterPlug(Protocol):
+    """The module of a plug."""
+
+    DESCRIPTION: MeterDescription
+
+    def open_meter(self, device: DeviceFacts | None) -> Meter:
+        """Open the source for a device; what it lacks is told by `availability`, not raised."""
+
+
+def names() -> list[str]:
+    """The meters that a config may name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load_plug(kind: str) -> MeterPlug:
+    """Import one plug.
+
+    Raises:
+        PlugError: no such meter.
+    """
+    known = names()
+    if kind not in known:
+        near = difflib.get_close_matches(kind, known, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise PlugError(f"energy.meters: there is no meter {kind!r}", fix=f"{hint}meters here: {', '.join(known)}")
+    return cast(MeterPlug, importlib.import_module(f"{__name__}.{kind}"))

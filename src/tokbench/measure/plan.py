@@ -1,0 +1,249 @@
+"""What would run: every cell bound to engine, model and device, with its predicted memory, ceiling and time.
+
+It touches no device: memory and names come from facts that were read before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from tokbench.arithmetic import (
+    Ceilings,
+    ModelShape,
+    max_static_batch,
+    predicted_memory_bytes,
+    roofline_decode_tokens_per_s,
+    weight_bytes,
+)
+from tokbench.errors import PlugError, SpecError
+from tokbench.measure.engines import check_plug
+from tokbench.measure.models import ResolvedModel
+from tokbench.record.catalog import find_device, shape_from_config
+from tokbench.record.facts import DeviceFacts, HostFacts
+from tokbench.record.spec import CellSpec, ModelSpec
+from tokbench.record.sweep import Cell, Config, expand, make_cell
+from tokbench.units import BYTES, format_value
+
+GPU_SHARE = 0.94
+CPU_SHARE = 0.85
+"""Share of the free memory that a run may plan with; the rest is context, workspaces and fragmentation."""
+ASSUMED_CPU_BYTES_PER_S = 10e9
+"""Read rate assumed for the time estimate on a device without a datasheet row; used for nothing else."""
+ASSUMED_EFFICIENCY = 0.6
+MAX_ROWS = 4096
+
+Resolve = Callable[[ModelSpec], ResolvedModel]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One cell and what is known of it before it runs."""
+
+    cell: Cell
+    predicted_memory_bytes: int | None
+    roofline_decode_tokens_per_s: float | None
+    """From the datasheet; None where the device has no row."""
+    expected_trial_s: float | None
+    refusal: str | None
+    """Why it cannot run here; None where it can."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """One worker's cells: one model in one engine and mode."""
+
+    group: str
+    spec: CellSpec
+    """Any cell of the group."""
+    model: ResolvedModel | None
+    cells: tuple[PlannedCell, ...]
+
+    def predicted_peak_bytes(self) -> int:
+        """Memory that the worker needs at most; 0 where nothing is predicted."""
+        return max((cell.predicted_memory_bytes or 0 for cell in self.cells if cell.refusal is None), default=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run would do."""
+
+    config: Config
+    host: HostFacts
+    device: DeviceFacts
+    device_choice: str
+    torch_device: str
+    usable_memory_bytes: int | None
+    groups: tuple[GroupPlan, ...]
+    is_interleaved: bool
+    """Whether all groups fit in memory side by side, so that their trials can alternate."""
+
+    def cells(self) -> list[PlannedCell]:
+        """All cells, group by group."""
+        return [cell for group in self.groups for cell in group.cells]
+
+    def expected_s(self, repetitions: int) -> float | None:
+        """A rough time for so many repetitions of every cell; None where nothing is known."""
+        known = [c.expected_trial_s for c in self.cells() if c.refusal is None and c.expected_trial_s is not None]
+        return sum(known) * repetitions if known else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run would take place."""
+
+    host: HostFacts
+    device: DeviceFacts
+    choice: str
+    torch_device: str
+    free_host_bytes: int
+
+
+def usable_memory_bytes(place: Place) -> int | None:
+    """Bytes that a run may plan with on the device; None where the device does not tell."""
+    device = place.device
+    if device.kind in ("cuda", "rocm"):
+        free = device.free_memory_bytes if device.free_memory_bytes is not None else device.memory_bytes
+        return None if free is None else int(free * GPU_SHARE)
+    free_host = place.free_host_bytes
+    if place.host.memory_limit_bytes is not None:
+        free_host = min(free_host, place.host.memory_limit_bytes)
+    return int(free_host * CPU_SHARE)
+
+
+def bind(config: Config, place: Place, resolve: Resolve) -> Plan:
+    """Bind every cell of a config to a place; engines and models are checked before any device is touched.
+
+    Raises:
+        SpecError: a point of the sweep makes no sense. PlugError: an engine or a model cannot be had, or no cell fits.
+    """
+    usable = usable_memory_bytes(place)
+    binder = _Binder(place, usable, resolve)
+    cells = [binder.plan_cell(cell) for cell in expand(config, binder.largest_batch)]
+    groups = binder.group(cells)
+    _refuse_if_nothing_fits(groups, usable)
+    peaks = [group.predicted_peak_bytes() for group in groups]
+    together = sum(peaks) if all(peaks) else 0
+    is_interleaved = len(groups) == 1 or usable is None or together <= usable
+    return Plan(
+        config=config,
+        host=place.host,
+        device=place.device,
+        device_choice=place.choice,
+        torch_device=place.torch_device,
+        usable_memory_bytes=usable,
+        groups=groups,
+        is_interleaved=is_interleaved,
+    )
+
+
+class _Binder:
+    """Plans cells for one place; remembers the models it resolved."""
+
+    def __init__(self, place: Place, usable: int | None, resolve: Resolve) -> None:
+        self._place = place
+        self._usable = usable
+        self._resolve = resolve
+        self._models: dict[str, ResolvedModel] = {}
+        self._shapes: dict[str, ModelShape | None] = {}
+        row = find_device(place.device.name)
+        self._bandwidth = row.memory_bandwidth_gbps * 1e9 if row and row.memory_bandwidth_gbps else None
+
+    def _model(self, spec: CellSpec) -> ResolvedModel | None:
+        if spec.engine.kind == "fake":
+            return None
+        key = spec.model.model_dump_json()
+        if key not in self._models:
+            check_plug(spec.engine)
+            self._models[key] = self._resolve(spec.model)
+        return self._models[key]
+
+    def _shape(self, spec: CellSpec) -> ModelShape | None:
+        model = self._model(spec)
+        if model is None:
+            return None
+        if model.name not in self._shapes:
+            try:
+                self._shapes[model.name] = shape_from_config(model.config, model.name)
+            except SpecError:
+                self._shapes[model.name] = None
+        return self._shapes[model.name]
+
+    def largest_batch(self, spec: CellSpec) -> int:
+        """The largest static batch that the usable memory holds for a cell."""
+        shape = self._shape(spec)
+        if shape is None or self._usable is None or spec.workload.prompt_tokens is None:
+            return 1
+        prompt = spec.workload.prompt_tokens
+        cache_tokens = prompt + spec.workload.output_tokens
+        return min(max_static_batch(shape, spec.model.dtype, cache_tokens, self._usable, prompt), MAX_ROWS)
+
+    def plan_cell(self, cell: Cell) -> tuple[Cell, PlannedCell]:
+        """Predict one cell and give it the hardware it will run on."""
+
+        spec = cell.spec.model_copy(update={"device": self._place.device.kind, "hardware": self._place.device.name})
+        check_plug(spec.engine)
+        bound = make_cell(spec)
+        shape = self._shape(spec)
+        if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
+            return bound, PlannedCell(bound, None, None, None, None)
+        return bound, self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
+
+    def _predict(self, cell: Cell, shape: ModelShape, rows: int, prompt: int) -> PlannedCell:
+        spec = cell.spec
+        output = spec.workload.output_tokens
+        cache_tokens = prompt + output
+        try:
+            needed = predicted_memory_bytes(shape, spec.model.dtype, rows, cache_tokens, prompt)
+        except ValueError as error:
+            raise SpecError(f"{shape.name}: {error}", key="model.dtype", fix="use bfloat16") from None
+        rate = self._bandwidth or ASSUMED_CPU_BYTES_PER_S
+        assumed = roofline_decode_tokens_per_s(
+            shape, spec.model.dtype, rows, cache_tokens, Ceilings(rate * ASSUMED_EFFICIENCY, None)
+        )
+        roofline = (
+            roofline_decode_tokens_per_s(shape, spec.model.dtype, rows, cache_tokens, Ceilings(self._bandwidth, None))
+            if self._bandwidth
+            else None
+        )
+        refusal = None
+        if self._usable is not None and needed > self._usable:
+            refusal = (
+                f"needs {format_value(needed, BYTES)} (weights {format_value(weight_bytes(shape, spec.model.dtype), BYTES)}), "
+                f"{format_value(self._usable, BYTES)} can be used"
+            )
+        return PlannedCell(cell, needed, roofline, output / assumed, refusal)
+
+    def group(self, cells: Sequence[tuple[Cell, PlannedCell]]) -> tuple[GroupPlan, ...]:
+        """Cells by worker group; eager groups first, so that a first number comes early."""
+        members: dict[str, list[PlannedCell]] = {}
+        for cell, planned in cells:
+            members.setdefault(cell.group, []).append(planned)
+        groups = [
+            GroupPlan(group, planned[0].cell.spec, self._model(planned[0].cell.spec), tuple(planned))
+            for group, planned in members.items()
+        ]
+        return tuple(sorted(groups, key=lambda group: group.spec.engine.mode == "compiled"))
+
+
+def _refuse_if_nothing_fits(groups: Sequence[GroupPlan], usable: int | None) -> None:
+    cells = [cell for group in groups for cell in group.cells]
+    if cells and all(cell.refusal is not None for cell in cells):
+        smallest = min(cells, key=lambda cell: cell.predicted_memory_bytes or 0)
+        raise PlugError(
+            f"no cell of this config fits: the smallest {smallest.refusal}",
+            fix="a smaller model or dtype, fewer or shorter sequences, or a device with more memory",
+        )
+
+
+def config_json(model: ResolvedModel | None) -> str | None:
+    """The model's config as the record keeps it."""
+    return None if model is None else json.dumps(model.config, sort_keys=True)
+
+
+def safe_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a worker may inherit: everything but tokens and keys, which only the parent needs to fetch weights."""
+    secret = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "ACCESS_KEY", "CREDENTIAL")
+    kept = ("TOKENIZERS_PARALLELISM",)
+    return {k: v for k, v in environ.items() if k in kept or not any(word in k.upper() for word in secret)}

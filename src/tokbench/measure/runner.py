@@ -1,0 +1,396 @@
+"""Runs a plan: a coarse pass over all cells, then refinement until the stop rule or the budget ends it.
+
+It appends to the record and computes no result. A failed trial costs that trial; the worker is replaced and the run
+goes on. Cells are visited in random order inside their group, groups alternate where they fit side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+from tokbench.errors import PlugError
+from tokbench.measure.ledger import Account, Ledger, rate_of
+from tokbench.measure.messages import (
+    Command,
+    Done,
+    Failed,
+    MeasureCeilings,
+    OpenGroup,
+    PrepareCell,
+    RunTrial,
+    Said,
+    WarmUp,
+)
+from tokbench.measure.plan import GroupPlan, Plan, PlannedCell, config_json
+from tokbench.measure.progress import Progress
+from tokbench.measure.worker_process import Worker
+from tokbench.record.observations import (
+    CellPlanned,
+    CellSkipped,
+    Event,
+    FactsRead,
+    FailureCause,
+    RunEnded,
+    TrialFailed,
+    TrialFinished,
+    TrialStarted,
+)
+from tokbench.record.run import Run
+from tokbench.record.store import RunWriter
+
+VISIT_S, APART_VISIT_S = 2.0, 20.0
+MAX_TRIALS_PER_VISIT, APART_MAX_TRIALS_PER_VISIT = 3, 10
+"""A visit repeats a short cell up to this often, so that warm-up does not outweigh measuring; groups that do not fit in
+memory together cost a reload each time, and stay longer."""
+GPU_TOLERANCE, CPU_TOLERANCE = 0.01, 0.05
+"""How far the last warm-up samples may lie apart. Source: shared/data/experiments.md, 0.3; 5 % on a shared CPU."""
+CEILING_BUDGET_S = 4.0
+
+EndReason = Literal["complete", "budget"]
+OpenWorker = Callable[[GroupPlan], Worker]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    reason: EndReason
+    failed_trials: int
+    skipped_cells: int
+
+
+class _GroupLost(Exception):
+    """A worker could not be opened: its cells are skipped."""
+
+
+class Runner:
+    """One run of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        writer: RunWriter,
+        open_worker: OpenWorker,
+        progress: Progress,
+        on_block: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._spec = plan.config.run
+        self._writer = writer
+        self._open_worker = open_worker
+        self._progress = progress
+        self._on_block = on_block
+        self._workers: dict[str, Worker] = {}
+        self._measured_ceilings: set[str] = set()
+        self._checked_groups: set[str] = set()
+        self._ledger = Ledger([cell.cell.cell_id for cell in plan.cells()], self._spec.stop)
+        self._order = 0
+        self._failed = 0
+        self._skipped: set[str] = set()
+        self._started = time.monotonic()
+
+    def worker_cpu_s(self) -> float | None:
+        """CPU seconds of all open workers; None where one cannot tell."""
+        values = [worker.cpu_s() for worker in list(self._workers.values())]
+        known = [value for value in values if value is not None]
+        return sum(known) if known and len(known) == len(values) else None
+
+    def left_s(self) -> float:
+        """Seconds of the budget that are left."""
+        return self._spec.budget.total - (time.monotonic() - self._started)
+
+    def run(self, earlier: Run | None = None) -> Outcome:
+        """Measure everything that is missing.
+
+        Raises:
+            RecordError: the record cannot be written. PlugError: no group could be opened at all.
+        """
+        self._announce(earlier)
+        try:
+            reason = self._blocks(earlier)
+        finally:
+            self._close_workers(set())
+        self._writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
+        self._writer.sync()
+        return Outcome(reason, self._failed, len(self._skipped))
+
+    def _announce(self, earlier: Run | None) -> None:
+        plan = self._plan
+        self._writer.append(
+            FactsRead(at_ns=time.monotonic_ns(), host=plan.host, device=plan.device, device_choice=plan.device_choice)
+        )
+        if earlier is not None:
+            self._ledger.load(earlier)
+            self._order = sum(len(cell.trials) for cell in earlier.cells.values())
+            self._measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
+        known = set(earlier.cells) if earlier is not None else set()
+        for planned in plan.cells():
+            if planned.cell.cell_id not in known:
+                self._writer.append(_announcement(planned, plan))
+            if planned.refusal is not None:
+                self._ledger.accounts[planned.cell.cell_id].is_closed = True
+                self._skip(planned, "oom", f"predicted not to fit: {planned.refusal}")
+        self._writer.sync()
+
+    def _blocks(self, earlier: Run | None) -> EndReason:
+        coarse = [c for c in self._plan.cells() if self._account(c).repetitions == 0 and not self._account(c).is_closed]
+        block = 0
+        if coarse:
+            self._pass(block, coarse, is_coarse=True)
+        while self.left_s() > 0:
+            wanting = [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]
+            if not wanting:
+                return "complete"
+            block += 1
+            if not self._pass(block, wanting, is_coarse=False):
+                return "budget"
+        return "budget"
+
+    def _account(self, cell: PlannedCell) -> Account:
+        return self._ledger.accounts[cell.cell.cell_id]
+
+    def _pass(self, block: int, cells: list[PlannedCell], *, is_coarse: bool) -> int:
+        """One block; returns how many cells were visited."""
+        visited = 0
+        wanted = {cell.cell.cell_id for cell in cells}
+        for group in self._groups_in_turn(block):
+            members = [cell for cell in group.cells if cell.cell.cell_id in wanted]
+            random.Random(f"{self._spec.seed}-{block}-{group.group}").shuffle(members)
+            if is_coarse:
+                members.sort(key=_coarse_value)
+            for index, planned in enumerate(members):
+                if not self._can_afford(planned, is_coarse):
+                    if is_coarse:
+                        self._skip(planned, "skipped", "the budget was spent before this cell's turn")
+                    continue
+                self._progress.begin_cell(visited + 1, len(cells), block, planned.cell.spec)
+                try:
+                    self._visit(group, planned, block)
+                except _GroupLost as lost:
+                    for other in members[index:]:
+                        self._skip(other, "engine", str(lost))
+                        self._account(other).is_closed = True
+                    break
+                visited += 1
+            if is_coarse and group is not self._plan.groups[-1]:
+                self._on_block()
+        self._progress.end_block(block, self.left_s())
+        self._on_block()
+        return visited
+
+    def _groups_in_turn(self, block: int) -> Iterator[GroupPlan]:
+        """Groups of a block; reversed every other block (ABBA), which also spares a reload where only one fits."""
+        yield from (self._plan.groups if block % 2 == 0 else tuple(reversed(self._plan.groups)))
+
+    def _can_afford(self, planned: PlannedCell, is_coarse: bool) -> bool:
+        account = self._account(planned)
+        expected = account.visit_s if account.visit_s is not None else 0.0
+        return self.left_s() > (0.0 if is_coarse else expected)
+
+    def _visit(self, group: GroupPlan, planned: PlannedCell, block: int) -> None:
+        """Prepare, warm up and repeat one cell."""
+        begun = time.monotonic()
+        worker = self._worker(group)
+        cell = planned.cell
+        if not self._prepare(worker, group, planned):
+            return
+        account = self._account(planned)
+        done = 0
+        together = self._plan.is_interleaved or block == 0
+        limit_s, limit = (VISIT_S, MAX_TRIALS_PER_VISIT) if together else (APART_VISIT_S, APART_MAX_TRIALS_PER_VISIT)
+        while done == 0 or (
+            done < limit
+            and account.trial_s is not None
+            and (done + 1) * account.trial_s < limit_s
+            and self._ledger.wants(cell.cell_id)
+        ):
+            if not self._trial(worker, group, planned, block, with_warmup=done == 0):
+                return
+            done += 1
+        account.visit_s = time.monotonic() - begun
+
+    def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell) -> bool:
+        check = group.group not in self._checked_groups and planned.cell.spec.engine.check_tokens > 0
+        command = PrepareCell(
+            cell_id=planned.cell.cell_id, spec=planned.cell.spec, seed=self._spec.seed, check_identity=check
+        )
+        failure = self._ask(worker, command, self._spec.budget.open)
+        if isinstance(failure, Failed):
+            self._lose(group, planned, failure)
+            return False
+        self._checked_groups.add(group.group)
+        return True
+
+    def _trial(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int, *, with_warmup: bool) -> bool:
+        cell, account = planned.cell, self._account(planned)
+        trial_id = f"{cell.cell_id}-{self._order}"
+        self._writer.append(
+            TrialStarted(
+                trial_id=trial_id,
+                cell_id=cell.cell_id,
+                repetition=account.repetitions,
+                block=block,
+                order=self._order,
+                worker_id=worker.worker_id,
+                at_ns=time.monotonic_ns(),
+            )
+        )
+        self._order += 1
+        is_steady: bool | None = None
+        begun = time.monotonic()
+        if with_warmup:
+            warmed = self._ask(worker, self._warm_up(trial_id), self._spec.budget.trial)
+            if isinstance(warmed, Failed):
+                self._lose(group, planned, warmed, trial_id)
+                return False
+            is_steady = warmed.is_steady
+            begun = time.monotonic()
+        events: list[Event] = []
+        command = RunTrial(trial_id=trial_id, keep_tokens=account.repetitions == 0, seed=self._spec.seed)
+        answer = self._ask(worker, command, self._spec.budget.trial, events)
+        if isinstance(answer, Failed):
+            self._lose(group, planned, answer, trial_id)
+            return False
+        account.trial_s = time.monotonic() - begun
+        self._writer.append(TrialFinished(trial_id=trial_id, at_ns=time.monotonic_ns(), is_steady=is_steady))
+        self._writer.sync()
+        rate = rate_of(events)
+        self._ledger.count(cell.cell_id, rate)
+        self._progress.end_trial(cell.spec, rate, account.repetitions)
+        return True
+
+    def _warm_up(self, trial_id: str) -> WarmUp:
+        is_gpu = self._plan.device.kind in ("cuda", "rocm")
+        return WarmUp(
+            trial_id=trial_id,
+            tolerance=GPU_TOLERANCE if is_gpu else CPU_TOLERANCE,
+            cap_s=self._spec.stop.warmup_cap,
+        )
+
+    def _worker(self, group: GroupPlan) -> Worker:
+        """The open worker of a group; opened, or opened anew, where there is none."""
+        if group.group in self._workers:
+            return self._workers[group.group]
+        if not self._plan.is_interleaved:
+            self._close_workers(set())
+        self._progress.open_group(_describe(group))
+        worker = self._open_worker(group)
+        self._workers[group.group] = worker
+        self._ceilings(worker, group)
+        failure = self._ask(worker, self._open_command(group), self._spec.budget.open)
+        if isinstance(failure, Failed):
+            self._drop(group)
+            if failure.is_refusal and len(self._plan.groups) == 1:
+                raise PlugError(failure.text, fix=failure.fix)
+            self._failed += 1
+            raise _GroupLost(f"{failure.cause}: {failure.text}")
+        return worker
+
+    def _ceilings(self, worker: Worker, group: GroupPlan) -> None:
+        dtype = group.spec.model.dtype
+        if dtype in self._measured_ceilings or group.spec.engine.kind == "fake":
+            return
+        self._measured_ceilings.add(dtype)
+        command = MeasureCeilings(device=self._plan.torch_device, dtype=dtype, budget_s=CEILING_BUDGET_S)
+        failure = self._ask(worker, command, self._spec.budget.trial)
+        if isinstance(failure, Failed):
+            self._progress.note(f"ceilings not measured: {failure.text}")
+
+    def _open_command(self, group: GroupPlan) -> OpenGroup:
+        model = group.model
+        return OpenGroup(
+            group=group.group,
+            spec=group.spec,
+            device=self._plan.torch_device,
+            model_name=model.name if model is not None else group.spec.model.source,
+            config_json=config_json(model),
+            weights_folder=str(model.folder) if model is not None and model.folder is not None else None,
+            revision=model.revision if model is not None else None,
+            sha256=model.sha256 if model is not None else None,
+            note=model.note if model is not None else None,
+            threads=group.spec.engine.threads or self._plan.host.usable_cores,
+            seed=self._spec.seed,
+        )
+
+    def _ask(self, worker: Worker, command: Command, limit_s: float, kept: list[Event] | None = None) -> Done | Failed:
+        """Send a command, append the events that come back, give the last reply."""
+        answer: Done | Failed = Failed(cause="crashed", text="the worker said nothing")
+        for reply in worker.ask(command, limit_s):
+            if isinstance(reply, Said):
+                self._writer.append(reply.event)
+                if kept is not None:
+                    kept.append(reply.event)
+            else:
+                answer = reply
+        return answer
+
+    def _lose(self, group: GroupPlan, planned: PlannedCell, failure: Failed, trial_id: str | None = None) -> None:
+        """Record a failure and replace the worker."""
+        cell_id = planned.cell.cell_id
+        now = time.monotonic_ns()
+        self._failed += 1
+        if trial_id is not None:
+            self._writer.append(
+                TrialFailed(
+                    trial_id=trial_id,
+                    cell_id=cell_id,
+                    at_ns=now,
+                    cause=failure.cause,
+                    message=failure.text,
+                    traceback=failure.traceback,
+                )
+            )
+        is_closed = self._ledger.fail(cell_id, failure.cause) or failure.is_refusal
+        self._account(planned).is_closed = is_closed
+        if is_closed or trial_id is None:
+            self._skip(planned, failure.cause, failure.text)
+        self._writer.sync()
+        self._progress.note(f"{failure.cause}: {failure.text}")
+        self._drop(group)
+
+    def _skip(self, planned: PlannedCell, cause: FailureCause, reason: str) -> None:
+        self._skipped.add(planned.cell.cell_id)
+        self._writer.append(
+            CellSkipped(cell_id=planned.cell.cell_id, cause=cause, reason=reason, at_ns=time.monotonic_ns())
+        )
+
+    def _drop(self, group: GroupPlan) -> None:
+        worker = self._workers.pop(group.group, None)
+        if worker is not None:
+            worker.close()
+
+    def _close_workers(self, but: Iterable[str]) -> None:
+        for group in [name for name in self._workers if name not in set(but)]:
+            self._workers.pop(group).close()
+
+
+def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:
+    labels = dict(planned.cell.spec.labels)
+    if not plan.is_interleaved:
+        labels["order"] = "not_interleaved"
+    return CellPlanned(
+        cell_id=planned.cell.cell_id,
+        pair_key=planned.cell.pair_key,
+        group=planned.cell.group,
+        resolved=planned.cell.resolved_json(),
+        labels=labels,
+        predicted_memory_bytes=planned.predicted_memory_bytes,
+        roofline_decode_tokens_per_s=planned.roofline_decode_tokens_per_s,
+    )
+
+
+def _coarse_value(planned: PlannedCell) -> tuple[float, int]:
+    """Coarse order: what most readers want first is a single stream, then growing batches, short prompts before long."""
+    load = planned.cell.spec.load
+    rows = load.static_batch if load.kind == "static_batch" else 1
+    return rows, planned.cell.spec.workload.prompt_tokens or 0
+
+
+def _describe(group: GroupPlan) -> str:
+    spec = group.spec
+    name = group.model.name if group.model is not None else spec.model.source
+    return f"{name} ({spec.model.weights}, {spec.model.dtype}), {spec.engine.kind} {spec.engine.mode}"

@@ -1,0 +1,93 @@
+"""Watches the machine and reads the meters while workers work: one thread in the parent that sleeps between readings."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from tokbench.errors import RecordError
+from tokbench.measure.meters import Meter
+from tokbench.measure.nvml import GpuSample, NvmlReader
+from tokbench.record.observations import Event, LoadSample
+
+CPU_INTERVAL_S = 1.0
+GPU_INTERVAL_S = 0.2
+
+
+class Sampler:
+    """Appends a LoadSample and the meters' readings at a fixed interval until closed."""
+
+    def __init__(
+        self,
+        append: Callable[[Event], None],
+        worker_cpu_s: Callable[[], float | None],
+        meters: Sequence[Meter] = (),
+        gpu: NvmlReader | None = None,
+    ) -> None:
+        self._append = append
+        self._worker_cpu_s = worker_cpu_s
+        self._meters = tuple(meters)
+        self._gpu = gpu
+        self._interval_s = GPU_INTERVAL_S if gpu is not None or meters else CPU_INTERVAL_S
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and let go of the meters."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for meter in self._meters:
+            meter.close()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.sample_once()
+            except RecordError:
+                return
+            if self._stop.wait(self._interval_s):
+                return
+
+    def sample_once(self) -> None:
+        """Take one sample of everything."""
+        self._append(read_load(self._worker_cpu_s(), self._gpu.sample() if self._gpu is not None else None))
+        for meter in self._meters:
+            for reading in meter.read():
+                self._append(reading)
+
+
+def read_load(worker_cpu_s: float | None, gpu: GpuSample | None) -> LoadSample:
+    """The machine's load now. CPU seconds are cumulative, so that any two samples tell what lies between."""
+    times = psutil.cpu_times()
+    busy = times.user + times.system + sum(getattr(times, name, 0.0) for name in ("nice", "irq", "softirq"))
+    frequency = _cpu_mhz()
+    return LoadSample(
+        at_ns=time.monotonic_ns(),
+        load_average=os.getloadavg()[0],
+        machine_cpu_s=busy,
+        steal_s=getattr(times, "steal", None),
+        worker_cpu_s=worker_cpu_s,
+        parent_cpu_s=time.process_time(),
+        cpu_mhz=frequency,
+        sm_clock_mhz=gpu.sm_clock_mhz if gpu else None,
+        memory_clock_mhz=gpu.memory_clock_mhz if gpu else None,
+        temperature_c=gpu.temperature_c if gpu else None,
+        throttle_reasons=gpu.throttle_reasons if gpu else None,
+    )
+
+
+def _cpu_mhz() -> float | None:
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError, RuntimeError):
+        return None
+    return float(frequency.current) if frequency is not None and frequency.current > 0 else None

@@ -1,0 +1,236 @@
+"""A run as read back: events grouped by cell and trial. Computes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TypeVar
+
+from tokbench.errors import RecordError
+from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts
+from tokbench.record.observations import (
+    CellPlanned,
+    CellPrepared,
+    CellSkipped,
+    ClockAnchor,
+    EnergyReading,
+    Event,
+    ExperimentPoint,
+    ExpertTouches,
+    FactsRead,
+    IdentityChecked,
+    LoadSample,
+    MemoryReading,
+    MeterAbsent,
+    OutputTokens,
+    PowerReading,
+    RequestTrace,
+    RunEnded,
+    RunStarted,
+    SpeculationRounds,
+    StepTrace,
+    TrialFailed,
+    TrialFinished,
+    TrialStarted,
+    WindowClosed,
+    WindowKind,
+    WindowOpened,
+)
+from tokbench.record.spec import CellSpec
+from tokbench.record.store import read_events, read_header
+
+
+@dataclasses.dataclass(slots=True)
+class Window:
+    """One window of a trial with what happened in it."""
+
+    opened: WindowOpened
+    closed: WindowClosed | None = None
+    steps: list[StepTrace] = dataclasses.field(default_factory=list)
+
+    @property
+    def kind(self) -> WindowKind:
+        """What fills it."""
+        return self.opened.kind
+
+
+@dataclasses.dataclass(slots=True)
+class Trial:
+    """One repetition of a cell: its events."""
+
+    started: TrialStarted
+    windows: dict[str, Window] = dataclasses.field(default_factory=dict)
+    requests: list[RequestTrace] = dataclasses.field(default_factory=list)
+    speculation: list[SpeculationRounds] = dataclasses.field(default_factory=list)
+    experts: list[ExpertTouches] = dataclasses.field(default_factory=list)
+    points: list[ExperimentPoint] = dataclasses.field(default_factory=list)
+    memory: list[MemoryReading] = dataclasses.field(default_factory=list)
+    output: OutputTokens | None = None
+    finished: TrialFinished | None = None
+    failed: TrialFailed | None = None
+
+    def of_kind(self, kind: WindowKind) -> list[Window]:
+        """Closed windows of one kind, in order."""
+        return [window for window in self.windows.values() if window.kind == kind and window.closed is not None]
+
+
+@dataclasses.dataclass(slots=True)
+class CellRecord:
+    """One cell with all of its trials."""
+
+    planned: CellPlanned
+    spec: CellSpec
+    prepared: list[CellPrepared] = dataclasses.field(default_factory=list)
+    skipped: CellSkipped | None = None
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+    identity: list[IdentityChecked] = dataclasses.field(default_factory=list)
+    memory: list[MemoryReading] = dataclasses.field(default_factory=list)
+    model: ModelFacts | None = None
+    engine: EngineFacts | None = None
+
+    @property
+    def cell_id(self) -> str:
+        """The identity of the cell."""
+        return self.planned.cell_id
+
+    def good_trials(self) -> list[Trial]:
+        """Trials that came to their end."""
+        return [trial for trial in self.trials if trial.finished is not None]
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """One record, read whole."""
+
+    folder: Path
+    header: RunStarted
+    cells: dict[str, CellRecord] = dataclasses.field(default_factory=dict)
+    host: HostFacts | None = None
+    device: DeviceFacts | None = None
+    device_choice: str | None = None
+    ceilings: list[CeilingFacts] = dataclasses.field(default_factory=list)
+    load_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    anchors: list[ClockAnchor] = dataclasses.field(default_factory=list)
+    energy: list[EnergyReading] = dataclasses.field(default_factory=list)
+    power: list[PowerReading] = dataclasses.field(default_factory=list)
+    absent_meters: list[MeterAbsent] = dataclasses.field(default_factory=list)
+    load_samples: list[LoadSample] = dataclasses.field(default_factory=list)
+    ended: RunEnded | None = None
+    _trials: dict[str, Trial] = dataclasses.field(default_factory=dict)
+    _models: dict[str, ModelFacts] = dataclasses.field(default_factory=dict)
+    _engines: dict[str, EngineFacts] = dataclasses.field(default_factory=dict)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a record and group its events.
+
+    Raises:
+        RecordError: the record cannot be read.
+    """
+    run = Run(folder=folder, header=read_header(folder))
+    for event in read_events(folder):
+        _place(run, event)
+    for cell in run.cells.values():
+        cell.model = run._models.get(cell.planned.group)
+        prepared = [item.engine for item in cell.prepared if item.engine is not None]
+        cell.engine = prepared[-1] if prepared else run._engines.get(cell.planned.group)
+    return run
+
+
+def _place(run: Run, event: Event) -> None:
+    match event:
+        case RunEnded():
+            run.ended = event
+        case FactsRead():
+            _place_facts(run, event)
+        case EnergyReading():
+            run.energy.append(event)
+        case PowerReading():
+            run.power.append(event)
+        case MeterAbsent():
+            run.absent_meters.append(event)
+        case LoadSample():
+            run.load_samples.append(event)
+        case ClockAnchor():
+            run.anchors.append(event)
+        case CellPlanned() | CellSkipped() | CellPrepared() | IdentityChecked() | MemoryReading(trial_id=None):
+            _place_in_cell(run, event)
+        case RunStarted():
+            pass
+        case _:
+            _place_in_trial(run, event)
+
+
+def _place_facts(run: Run, event: FactsRead) -> None:
+    run.host = event.host or run.host
+    run.device = event.device or run.device
+    run.device_choice = event.device_choice or run.device_choice
+    if event.ceilings is not None:
+        run.ceilings.append(event.ceilings)
+    if event.group is not None:
+        if event.load_s is not None:
+            run.load_s[event.group] = event.load_s
+        if event.model is not None:
+            run._models[event.group] = event.model
+        if event.engine is not None:
+            run._engines[event.group] = event.engine
+
+
+def _place_in_cell(run: Run, event: CellPlanned | CellSkipped | CellPrepared | IdentityChecked | MemoryReading) -> None:
+    if isinstance(event, CellPlanned):
+        if event.cell_id not in run.cells:
+            spec = CellSpec.model_validate_json(event.resolved).model_copy(update={"labels": dict(event.labels)})
+            run.cells[event.cell_id] = CellRecord(event, spec)
+        return
+    cell = _known(run.cells, event.cell_id, "cell")
+    match event:
+        case CellSkipped():
+            cell.skipped = event
+        case CellPrepared():
+            cell.prepared.append(event)
+        case IdentityChecked():
+            cell.identity.append(event)
+        case MemoryReading():
+            cell.memory.append(event)
+
+
+def _place_in_trial(run: Run, event: Event) -> None:
+    if isinstance(event, TrialStarted):
+        trial = Trial(event)
+        run._trials[event.trial_id] = trial
+        _known(run.cells, event.cell_id, "cell").trials.append(trial)
+        return
+    trial_id = getattr(event, "trial_id", None)
+    trial = _known(run._trials, str(trial_id), "trial")
+    match event:
+        case WindowOpened():
+            trial.windows[event.window_id] = Window(event)
+        case WindowClosed():
+            trial.windows[event.window_id].closed = event
+        case StepTrace():
+            trial.windows[event.window_id].steps.append(event)
+        case RequestTrace():
+            trial.requests.append(event)
+        case SpeculationRounds():
+            trial.speculation.append(event)
+        case ExpertTouches():
+            trial.experts.append(event)
+        case ExperimentPoint():
+            trial.points.append(event)
+        case MemoryReading():
+            trial.memory.append(event)
+        case OutputTokens():
+            trial.output = event
+        case TrialFinished():
+            trial.finished = event
+        case TrialFailed():
+            trial.failed = event
+
+
+V = TypeVar("V")
+
+
+def _known(table: dict[str, V], key: str, what: str) -> V:
+    if key not in table:
+        raise RecordError(f"the record names {what} {key!r} before it begins", fix="the file was edited; restore it")
+    return table[key]

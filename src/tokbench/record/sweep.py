@@ -1,0 +1,361 @@
+"""Opens a config's lists and ranges into cells. Reads no device; `max` is answered by whoever calls.
+
+A scalar or object given as a list is an axis, so is a range `a-b+step` or `a-b*factor`; `zip` pairs axes, `exclude`
+drops points, `--set a.b=VALUE` overrides one key.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from tokbench.errors import SpecError
+from tokbench.record.schema import check_keys, validate
+from tokbench.record.spec import CellSpec, RunSpec
+from tokbench.record.yaml_tree import Place, Plain, Tree, parse_tree, read_tree
+
+MAX_CELLS = 5_000
+_RANGE = re.compile(r"^(\d+)-(\d+|max)([+*])(\d+)$")
+_RUN_KEYS = ("name", "stop", "budget", "energy", "compare", "seed")
+_NATIVE_LISTS: tuple[Place, ...] = (("compare", "published"), ("energy", "meters"))
+
+ResolveMax = Callable[[CellSpec], int]
+"""The largest static batch that memory holds for a cell given with a static batch of 1."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the sweep with its identity."""
+
+    cell_id: str
+    """First 12 hex digits of SHA-256 over the resolved cell without labels."""
+    pair_key: str
+    """The same without device, hardware, engine: what two machines or engines are joined on."""
+    group: str
+    """The worker group: model, engine and device."""
+    spec: CellSpec
+
+    def resolved_json(self) -> str:
+        """Canonical JSON that the identity was made from."""
+        return canonical_json(self.spec)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Config:
+    """A config file with its overrides, checked, its axes still closed."""
+
+    run: RunSpec
+    tree: Tree
+    overrides: tuple[str, ...]
+
+    def sha256(self) -> str:
+        """Identity of what was asked; a run is resumed only with the same."""
+        return hashlib.sha256(json.dumps(self.tree.value, sort_keys=True).encode()).hexdigest()
+
+
+def canonical_json(spec: CellSpec) -> str:
+    """The cell as JSON with sorted keys and no spaces, labels left out."""
+    return json.dumps(spec.model_dump(mode="json", exclude={"labels"}), sort_keys=True, separators=(",", ":"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def make_cell(spec: CellSpec) -> Cell:
+    """Give a resolved cell its identity."""
+    pairing = spec.model_dump(mode="json", exclude={"labels", "device", "hardware", "engine"})
+    grouping = spec.model_dump(mode="json", include={"model", "engine", "device"})
+    return Cell(
+        cell_id=_digest(canonical_json(spec)),
+        pair_key=_digest(json.dumps(pairing, sort_keys=True, separators=(",", ":"))),
+        group=_digest(json.dumps(grouping, sort_keys=True, separators=(",", ":"))),
+        spec=spec,
+    )
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file and apply `a.b=VALUE` overrides.
+
+    Raises:
+        SpecError: file, line, key and what to do.
+    """
+    tree = read_tree(path)
+    if not isinstance(tree.value, dict):
+        raise SpecError("a config is a mapping of keys", file=tree.file, line=1, fix="begin with `name:` and `model:`")
+    for override in overrides:
+        tree = _apply_override(tree, override)
+    assert isinstance(tree.value, dict)
+    check_keys(tree)
+    _refuse_device_list(tree)
+    run = validate(RunSpec, {key: tree.value[key] for key in _RUN_KEYS if key in tree.value}, tree)
+    config = Config(run, tree, tuple(overrides))
+    expand(config, resolve_max=lambda spec: 1)
+    return config
+
+
+def _apply_override(tree: Tree, override: str) -> Tree:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise SpecError(f"--set {override!r} is not KEY=VALUE", fix="write e.g. --set model.weights=random")
+    value = parse_tree(text, f"--set {key}").value
+    root = copy.deepcopy(tree.value)
+    lines = dict(tree.lines)
+    *parents, last = key.split(".")
+    branch = root
+    for name in parents:
+        if not isinstance(branch, dict):
+            raise SpecError(f"--set {key}: {name!r} lies below a value that is not a mapping", key=key)
+        child = branch.setdefault(name, {})
+        if not isinstance(child, dict):
+            child = branch[name] = {"kind": child} if isinstance(child, str) and child != "none" else {}
+        branch = child
+    if not isinstance(branch, dict):
+        raise SpecError(f"--set {key}: the config is not a mapping there", key=key)
+    branch[last] = value
+    place = tuple(key.split("."))
+    lines = {known: line for known, line in lines.items() if known[: len(place)] != place}
+    return Tree(root, lines, tree.file)
+
+
+def _refuse_device_list(tree: Tree) -> None:
+    value = tree.value
+    if isinstance(value, dict) and isinstance(value.get("device"), list):
+        raise SpecError(
+            "several devices for one model (tensor parallel) are not supported yet",
+            file=tree.file,
+            line=tree.line_of(("device",)),
+            key="device",
+            fix="name one device, e.g. `device: cuda:0`",
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Axis:
+    place: Place
+    values: tuple[Plain, ...]
+    growth: tuple[int, str, int] | None = None
+    """Start, operator and step of a range whose end is `max`."""
+
+
+def _find_axes(tree: Tree) -> list[_Axis]:
+    axes: list[_Axis] = []
+
+    def visit(value: Plain, place: Place) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                if place or key not in (*_RUN_KEYS, "zip", "exclude", "labels"):
+                    visit(child, (*place, key))
+        elif isinstance(value, list) and place not in _NATIVE_LISTS:
+            if not value:
+                raise SpecError(
+                    "the list is empty: there is nothing to sweep",
+                    file=tree.file,
+                    line=tree.line_of(place),
+                    key=_dotted(place),
+                    fix="give at least one value",
+                )
+            opened = [item for part in value for item in _open_range(part, place, tree)]
+            axes.append(_Axis(place, tuple(opened)))
+        elif isinstance(value, str) and (match := _RANGE.match(value)) and match[2] == "max":
+            axes.append(_Axis(place, (), (int(match[1]), match[3], int(match[4]))))
+        elif isinstance(value, str) and _RANGE.match(value):
+            axes.append(_Axis(place, tuple(_open_range(value, place, tree))))
+
+    visit(tree.value, ())
+    return axes
+
+
+def _open_range(value: Plain, place: Place, tree: Tree) -> list[Plain]:
+    match = _RANGE.match(value) if isinstance(value, str) else None
+    if match is None:
+        return [value]
+    if match[2] == "max":
+        raise SpecError(
+            "a range up to `max` stands alone, not in a list",
+            file=tree.file,
+            line=tree.line_of(place),
+            key=_dotted(place),
+        )
+    values = list(_count_up(int(match[1]), match[3], int(match[4]), int(match[2])))
+    if not values:
+        raise SpecError(
+            f"the range {value!r} holds no value",
+            file=tree.file,
+            line=tree.line_of(place),
+            key=_dotted(place),
+            fix="write a-b+step or a-b*factor with a <= b",
+        )
+    return list(values)
+
+
+def _count_up(start: int, operator: str, step: int, end: int) -> Iterator[int]:
+    value = start
+    while value <= end:
+        yield value
+        following = value + step if operator == "+" else value * step
+        if following <= value:
+            return
+        value = following
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(str(part) for part in place)
+
+
+def _put(root: dict[str, Plain], place: Place, value: Plain) -> None:
+    branch: Plain = root
+    for name in place[:-1]:
+        assert isinstance(branch, dict) and isinstance(name, str)
+        branch = branch[name]
+    assert isinstance(branch, dict) and isinstance(place[-1], str)
+    branch[place[-1]] = copy.deepcopy(value)
+
+
+def _get(root: Plain, place: Sequence[str]) -> Plain:
+    for name in place:
+        if not isinstance(root, dict) or name not in root:
+            return None
+        root = root[name]
+    return root
+
+
+def expand(config: Config, resolve_max: ResolveMax) -> tuple[Cell, ...]:
+    """Open every axis into cells, in the order of the file; equal cells are kept once.
+
+    Raises:
+        SpecError: an empty sweep, too many cells, or a point that does not validate.
+    """
+    tree = config.tree
+    axes = _find_axes(tree)
+    growing = [axis for axis in axes if axis.growth]
+    bundles = _bundle(tree, [axis for axis in axes if not axis.growth])
+    count = 1
+    for bundle in bundles:
+        count *= len(bundle)
+    if count > MAX_CELLS:
+        raise SpecError(f"the sweep has {count} cells, more than {MAX_CELLS}", file=tree.file, fix="narrow an axis")
+    cells: dict[str, Cell] = {}
+    for combination in itertools.product(*bundles):
+        for point in _grow(_point(tree, combination), growing, tree, resolve_max):
+            if not _is_excluded(point, tree):
+                cell = make_cell(validate(CellSpec, _cell_part(point), tree))
+                cells.setdefault(cell.cell_id, cell)
+    if not cells:
+        raise SpecError(
+            "the sweep is empty: every point is excluded",
+            file=tree.file,
+            line=tree.line_of(("exclude",)),
+            key="exclude",
+            fix="loosen `exclude`",
+        )
+    return tuple(cells.values())
+
+
+_Setting: TypeAlias = tuple[tuple[Place, Plain], ...]
+
+
+def _bundle(tree: Tree, axes: list[_Axis]) -> list[list[_Setting]]:
+    """Axes as lists of settings; those named together in `zip` advance together."""
+    assert isinstance(tree.value, dict)
+    pairs = tree.value.get("zip", [])
+    line = tree.line_of(("zip",))
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+        raise SpecError(
+            "zip is a list of lists of axes",
+            file=tree.file,
+            line=line,
+            key="zip",
+            fix="write zip: [[workload.prompt_tokens, load.static_batch]]",
+        )
+    by_name = {_dotted(axis.place): axis for axis in axes}
+    bundles: list[list[_Setting]] = []
+    zipped: set[str] = set()
+    for pair in pairs:
+        assert isinstance(pair, list)
+        members = []
+        for name in pair:
+            if not isinstance(name, str) or name not in by_name:
+                raise SpecError(
+                    f"zip names {name!r}, which is not an axis",
+                    file=tree.file,
+                    line=line,
+                    key="zip",
+                    fix=f"axes here: {', '.join(by_name) or 'none'}",
+                )
+            members.append(by_name[name])
+            zipped.add(name)
+        if len({len(axis.values) for axis in members}) > 1:
+            raise SpecError("zipped axes have different lengths", file=tree.file, line=line, key="zip")
+        bundles.append(
+            [
+                tuple(zip([a.place for a in members], values, strict=True))
+                for values in zip(*(axis.values for axis in members), strict=True)
+            ]
+        )
+    free = [[((axis.place, value),) for value in axis.values] for name, axis in by_name.items() if name not in zipped]
+    return [*free, *bundles]
+
+
+def _point(tree: Tree, combination: Sequence[_Setting]) -> dict[str, Plain]:
+    point = copy.deepcopy(tree.value)
+    assert isinstance(point, dict)
+    for place, value in sorted((s for setting in combination for s in setting), key=lambda item: len(item[0])):
+        _put(point, place, value)
+    return point
+
+
+def _grow(
+    point: dict[str, Plain], growing: list[_Axis], tree: Tree, resolve_max: ResolveMax
+) -> Iterator[dict[str, Plain]]:
+    if not growing:
+        yield point
+        return
+    axis, *rest = growing
+    assert axis.growth is not None
+    if axis.place != ("load", "static_batch") or rest:
+        raise SpecError(
+            "a range up to `max` is possible for load.static_batch alone",
+            file=tree.file,
+            line=tree.line_of(axis.place),
+            key=_dotted(axis.place),
+        )
+    start, operator, step = axis.growth
+    _put(point, axis.place, 1)
+    largest = resolve_max(validate(CellSpec, _cell_part(point), tree))
+    for value in list(_count_up(start, operator, step, largest)) or [start]:
+        grown = copy.deepcopy(point)
+        _put(grown, axis.place, value)
+        yield grown
+
+
+def _is_excluded(point: Mapping[str, Plain], tree: Tree) -> bool:
+    rules = point.get("exclude", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise SpecError(
+            "exclude is a list of mappings",
+            file=tree.file,
+            line=tree.line_of(("exclude",)),
+            key="exclude",
+            fix="write exclude: [{engine.mode: compiled, load.static_batch: 4}]",
+        )
+    for rule in rules:
+        assert isinstance(rule, dict)
+        if rule and all(_matches(_get(dict(point), key.split(".")), wanted) for key, wanted in rule.items()):
+            return True
+    return False
+
+
+def _matches(value: Plain, wanted: Plain) -> bool:
+    return value in wanted if isinstance(wanted, list) else value == wanted
+
+
+def _cell_part(point: Mapping[str, Plain]) -> dict[str, Plain]:
+    return {key: value for key, value in point.items() if key not in (*_RUN_KEYS, "zip", "exclude")}

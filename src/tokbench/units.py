@@ -1,0 +1,101 @@
+"""Units and how a value is written. The only place where milli, kilo and giga exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+
+
+class Better(enum.Enum):
+    """Which way a metric improves."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """One SI unit: how it is printed, and how the name of a quantity in it must end."""
+
+    symbol: str
+    suffixes: tuple[str, ...]
+    is_scaled: bool
+    """Whether SI prefixes are used when it is printed."""
+
+
+SECONDS = Unit("s", ("_s",), True)
+TOKENS_PER_S = Unit("tokens/s", ("_tokens_per_s",), False)
+REQUESTS_PER_S = Unit("requests/s", ("_requests_per_s", "requests_per_s"), False)
+BYTES = Unit("B", ("_bytes",), True)
+BYTES_PER_TOKEN = Unit("B/token", ("_bytes_per_token",), True)
+BYTES_PER_S = Unit("B/s", ("_bytes_per_s",), True)
+FLOPS_PER_S = Unit("FLOP/s", ("_flops_per_s",), True)
+JOULES = Unit("J", ("_j",), True)
+JOULES_PER_TOKEN = Unit("J/token", ("_j_per_output_token", "_j_per_prompt_token"), True)
+TOKENS_PER_JOULE = Unit("tokens/J", ("_tokens_per_j",), False)
+WATTS = Unit("W", ("_w",), False)
+RATIO = Unit("", ("_ratio", "_x", "_alpha", "_per_step", "_experts", "_at_position"), False)
+USD_PER_MILLION = Unit("USD/1M tokens", ("usd_per_million_output_tokens", "usd_per_million_input_tokens"), False)
+
+ALL_UNITS = (
+    SECONDS,
+    TOKENS_PER_S,
+    REQUESTS_PER_S,
+    BYTES,
+    BYTES_PER_TOKEN,
+    BYTES_PER_S,
+    FLOPS_PER_S,
+    JOULES,
+    JOULES_PER_TOKEN,
+    TOKENS_PER_JOULE,
+    WATTS,
+    RATIO,
+    USD_PER_MILLION,
+)
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+
+
+def check_suffix(name: str, unit: Unit) -> None:
+    """Refuse a quantity whose name does not end in its unit.
+
+    Raises:
+        ValueError: the name and the unit disagree.
+    """
+    if not name.endswith(unit.suffixes):
+        raise ValueError(f"{name!r} is measured in {unit.symbol or 'ratio'}: its name must end in {unit.suffixes}")
+
+
+def unit_of(symbol: str) -> Unit:
+    """The unit that prints as `symbol`; one that scales nothing where it is not known."""
+    for unit in ALL_UNITS:
+        if unit.symbol == symbol:
+            return unit
+    return Unit(symbol, (), False)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Write a number with `digits` significant digits, without an exponent between 1e-4 and 1e7."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude >= digits:
+        rounded = round(value, digits - 1 - magnitude) if magnitude < 7 else value
+        return f"{rounded:,.0f}" if magnitude < 7 else f"{value:.{digits - 1}e}"
+    if magnitude < -4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:.{max(digits - 1 - magnitude, 0)}f}"
+
+
+def format_value(value: float, unit: Unit, digits: int = 3) -> str:
+    """Write a value with its unit, scaled by an SI prefix where the unit allows it."""
+    if not unit.is_scaled or value == 0 or not math.isfinite(value):
+        text = format_number(value, digits)
+        return f"{text} {unit.symbol}".strip()
+    size = abs(value)
+    scale, prefix = next(((s, p) for s, p in _PREFIXES if size >= s * 0.9995), _PREFIXES[-1])
+    return f"{format_number(value / scale, digits)} {prefix}{unit.symbol}"

@@ -1,0 +1,206 @@
+"""Every metric: one case by hand on scripted stamps, and one where it is undefined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import CPU, LLAMA_8B_PARAMETERS, Script, ceilings
+
+from tokbench.derive.evaluate import CellResult, Missing, evaluate
+from tokbench.derive.metrics import catalog
+from tokbench.record.facts import DeviceFacts
+from tokbench.stats import Estimate
+
+
+def only_cell(script: Script, folder: Path) -> CellResult:
+    (cell,) = evaluate(script.run(folder), "run").cells
+    return cell
+
+
+def value_of(cell: CellResult, name: str) -> float:
+    value = cell.metrics[name]
+    assert isinstance(value, Estimate), value
+    return value.value
+
+
+def reason_of(cell: CellResult, name: str) -> str:
+    value = cell.metrics[name]
+    assert isinstance(value, Missing), value
+    return value.reason
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> CellResult:
+    """Two rows, 100 prompt tokens in 0.5 s, then 4 steps of 10, 10, 10 and 20 ms."""
+    script = Script(ceiling=ceilings())
+    cell_id = script.cell(static_batch=2)
+    script.prepare(cell_id, cache_rows=128, kv_bytes=128 * 2 * 131072)
+    for _ in range(3):
+        script.trial(cell_id, step_s=(0.01, 0.01, 0.01, 0.02), prefill_s=0.5)
+    return only_cell(script, tmp_path)
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> CellResult:
+    """Two requests: sent at once and 0.5 s late; chunks of 1, 2, 2 and 1, 4 tokens."""
+    script = Script()
+    cell_id = script.cell(concurrency=2, output_tokens=5)
+    script.requests(cell_id, [(0.0, (0.2, 0.4, 0.6), (1, 2, 2)), (0.5, (0.1, 0.6), (1, 4))])
+    return only_cell(script, tmp_path)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> CellResult:
+    """A static batch of which only the stamps are known."""
+    script = Script(device=None)
+    script.trial(script.cell(config=None, parameters=None), peak_bytes=None)
+    return only_cell(script, tmp_path)
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> CellResult:
+    script = Script()
+    script.fail(script.cell(), "oom", "out of memory")
+    return only_cell(script, tmp_path)
+
+
+LLAMA_READ_BYTES = 2 * (LLAMA_8B_PARAMETERS - 128256 * 4096)
+"""bf16, without the untied input embedding."""
+KV_BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("decode_tokens_per_s", 4 / 0.05),
+        ("output_tokens_per_s", 2 * 4 / 0.05),
+        ("e2e_tokens_per_s", 5 / 0.55),
+        ("ttft_s", 0.5),
+        ("prefill_tokens_per_s", 2 * 100 / 0.5),
+        ("tpot_s", 0.0125),
+        ("itl_p50_s", 0.01),
+        ("itl_p99_s", 0.01 + 0.01 * 0.97),
+        ("e2e_latency_s", 0.55),
+        ("peak_memory_bytes", 17e9),
+        ("weight_bytes", 2 * LLAMA_8B_PARAMETERS),
+        ("kv_bytes_per_token", 131072),
+        ("read_bytes_per_s", 2e12),
+        ("matmul_flops_per_s", 5e14),
+    ],
+)
+def test_static_batch_by_hand(batch: CellResult, name: str, expected: float) -> None:
+    assert value_of(batch, name) == pytest.approx(expected, rel=1e-9)
+
+
+def test_roofline_by_hand(batch: CellResult) -> None:
+    roofline = value_of(batch, "roofline_decode_tokens_per_s")
+    # Some context length within the decode window: 100 to 105 tokens in each of two rows.
+    least, most = (LLAMA_READ_BYTES + 2 * context * KV_BYTES_PER_TOKEN for context in (100, 105))
+    assert 2e12 / most <= roofline <= 2e12 / least
+    assert value_of(batch, "bandwidth_used_ratio") == pytest.approx(80 / roofline, rel=1e-9)
+
+
+def test_nominal_share_uses_the_datasheet(batch: CellResult) -> None:
+    # H100 SXM: 3350 GB/s in devices.yaml, against 2000 measured.
+    expected = value_of(batch, "bandwidth_used_ratio") * 2000 / 3350
+    assert value_of(batch, "nominal_bandwidth_used_ratio") == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ttft_s", (0.2 + 0.6) / 2),
+        ("ttft_from_send_s", (0.2 + 0.1) / 2),
+        ("decode_tokens_per_s", (4 / 0.4 + 4 / 0.5) / 2),
+        ("tpot_s", 1 / 9),
+        ("output_tokens_per_s", 10 / 1.1),
+        ("e2e_latency_s", (0.6 + 1.1) / 2),
+        ("e2e_tokens_per_s", (5 / 0.6 + 5 / 1.1) / 2),
+    ],
+)
+def test_requests_by_hand(requests: CellResult, name: str, expected: float) -> None:
+    """Chunks hold several tokens: the first chunk's tokens are left out of decode, not one token."""
+    assert value_of(requests, name) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["itl_p50_s", "itl_p99_s", "prefill_tokens_per_s", "roofline_decode_tokens_per_s"])
+def test_requests_leave_undefined(requests: CellResult, name: str) -> None:
+    assert reason_of(requests, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ttft_from_send_s",
+        "peak_memory_bytes",
+        "weight_bytes",
+        "kv_bytes_per_token",
+        "read_bytes_per_s",
+        "matmul_flops_per_s",
+        "roofline_decode_tokens_per_s",
+        "bandwidth_used_ratio",
+        "nominal_bandwidth_used_ratio",
+    ],
+)
+def test_undefined_without_its_observation(bare: CellResult, name: str) -> None:
+    assert reason_of(bare, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decode_tokens_per_s",
+        "output_tokens_per_s",
+        "e2e_tokens_per_s",
+        "ttft_s",
+        "prefill_tokens_per_s",
+        "tpot_s",
+        "itl_p50_s",
+        "itl_p99_s",
+        "e2e_latency_s",
+    ],
+)
+def test_undefined_without_a_finished_trial(failed: CellResult, name: str) -> None:
+    assert failed.status == "oom"
+    assert reason_of(failed, name) == "out of memory"
+
+
+def test_gaps_need_a_stamp_per_token(tmp_path: Path) -> None:
+    script = Script()
+    script.trial(script.cell(), step_s=0.02, tokens_per_stamp=2)
+    cell = only_cell(script, tmp_path)
+    assert reason_of(cell, "itl_p99_s") == "the engine does not stamp every token"
+    assert value_of(cell, "decode_tokens_per_s") == pytest.approx(100.0)
+
+
+def test_interval_is_over_repetitions(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for step_s in (0.01, 0.02, 0.04):
+        script.trial(cell_id, step_s=step_s)
+    value = only_cell(script, tmp_path).metrics["decode_tokens_per_s"]
+    assert isinstance(value, Estimate)
+    assert (value.n, value.statistic) == (3, "geometric_mean")
+    assert value.value == pytest.approx(50.0)
+    assert value.low is not None and value.high is not None
+    assert value.low * value.high == pytest.approx(2500.0)
+
+
+def test_every_metric_is_tested_here() -> None:
+    """A new metric needs a case by hand and an undefined one in this file."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in catalog() if text.count(f'"{name}"') < 2] == []
+
+
+def test_peak_memory_of_a_process_where_no_allocator_tells(tmp_path: Path) -> None:
+    device = DeviceFacts(kind="cpu", name=CPU.name)
+    script = Script(device=device)
+    cell_id = script.cell()
+    script.trial(cell_id, peak_bytes=3_000_000_000)
+    events = [
+        event.model_copy(update={"source": "rss_peak"}) if event.event == "memory_reading" else event
+        for event in script.events
+    ]
+    script.events[:] = events
+    assert value_of(only_cell(script, tmp_path), "peak_memory_bytes") == 3e9

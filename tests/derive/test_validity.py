@@ -1,0 +1,151 @@
+"""Each reason code: a record that earns it; and that nothing is dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import CPU, GPU, HOST, Script, ceilings
+
+from tokbench.derive.evaluate import CellResult, evaluate
+from tokbench.derive.validity import Code, foreign_cpu_share
+from tokbench.record.observations import FactsRead
+
+
+def judged(script: Script, folder: Path) -> CellResult:
+    (cell,) = evaluate(script.run(folder), "run").cells
+    return cell
+
+
+def test_a_clean_cell_is_valid(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("valid", ())
+
+
+def test_too_few_repetitions(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    script.trial(cell_id)
+    script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("suspect", (Code.TOO_FEW_REPETITIONS,))
+
+
+def test_unsteady_warmup(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for is_steady in (True, False, None):
+        script.trial(cell_id, is_steady=is_steady)
+    assert judged(script, tmp_path).validity.reasons == (Code.UNSTEADY,)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "verdict", "reasons"),
+    [(0, "valid", ()), (2, "suspect", (Code.FOREIGN_LOAD,)), (None, "valid", (Code.FOREIGN_UNKNOWN,))],
+)
+def test_foreign_processes_on_the_device(
+    tmp_path: Path, foreign: int | None, verdict: str, reasons: tuple[Code, ...]
+) -> None:
+    script = Script(device=GPU.model_copy(update={"foreign_processes": foreign}))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == (verdict, reasons)
+
+
+def contended(machine_cpu_s: float) -> Script:
+    """Three trials of 2 s between two samples; the worker used 8 of the machine's CPU seconds."""
+    script = Script(device=CPU)
+    cell_id = script.cell()
+    script.load_sample(0.0)
+    start_ns = script.now_ns
+    for _ in range(3):
+        script.trial(cell_id, step_s=0.25, prefill_s=1.0)
+    script.wait(10.0 - (script.now_ns - start_ns) * 1e-9)
+    script.load_sample(machine_cpu_s, worker_cpu_s=8.0)
+    return script
+
+
+def test_contended_cpu(tmp_path: Path) -> None:
+    # 4 usable cores for 10 s: 8 foreign seconds are exactly a share of 0.2, which is allowed.
+    run = contended(16.0).run(tmp_path / "quiet")
+    (cell,) = run.cells.values()
+    assert foreign_cpu_share(run, cell) == pytest.approx(0.2)
+    assert Code.CONTENDED_CPU not in judged(contended(15.9), tmp_path / "below").validity.reasons
+    assert judged(contended(20.0), tmp_path / "loud").validity.reasons == (Code.CONTENDED_CPU,)
+
+
+def test_contention_is_unknown_without_samples(tmp_path: Path) -> None:
+    script = Script(device=CPU)
+    script.trial(script.cell())
+    run = script.run(tmp_path)
+    (cell,) = run.cells.values()
+    assert foreign_cpu_share(run, cell) is None
+
+
+def test_throttled(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    script.load_sample(0.0)
+    for _ in range(3):
+        script.trial(cell_id)
+    script.load_sample(0.0, throttle=("sw_power_cap",))
+    assert judged(script, tmp_path).validity.reasons == (Code.THROTTLED,)
+
+
+def test_on_battery(tmp_path: Path) -> None:
+    script = Script()
+    script.add(FactsRead(at_ns=script.now_ns, host=HOST.model_copy(update={"on_battery": True})))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id)
+    assert judged(script, tmp_path).validity.reasons == (Code.ON_BATTERY,)
+
+
+def test_wrong_token_count_invalidates(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell(output_tokens=5)
+    script.trial(cell_id, step_s=(0.01, 0.01, 0.01))
+    for _ in range(2):
+        script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("invalid", (Code.TOKEN_COUNTS,))
+
+
+def test_faster_than_the_ceiling_invalidates(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=1e11))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, step_s=0.01)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("invalid", (Code.ABOVE_ROOFLINE,))
+    assert "decode_tokens_per_s" in cell.repetitions
+
+
+def test_recompiling_invalidates(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id)
+    script.fail(cell_id, "engine", "recompiled within a window")
+    assert judged(script, tmp_path).validity.reasons == (Code.RECOMPILED,)
+
+
+def test_not_interleaved(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell(labels={"order": "not_interleaved"})
+    for _ in range(3):
+        script.trial(cell_id)
+    assert judged(script, tmp_path).validity.reasons == (Code.NOT_INTERLEAVED,)
+
+
+def test_a_cell_without_a_finished_trial_is_invalid(tmp_path: Path) -> None:
+    script = Script()
+    script.fail(script.cell(), "crashed", "the worker died")
+    cell = judged(script, tmp_path)
+    assert (cell.status, cell.validity.verdict) == ("failed", "invalid")

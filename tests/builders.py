@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts, Weights
+from scripted_facts import GPU, HOST, LLAMA_8B, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS
+from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, ModelFacts, Weights
 from tokbench.record.observations import (
     SCHEMA_VERSION,
     CellPlanned,
@@ -44,57 +45,6 @@ from tokbench.record.store import EVENTS_FILE
 from tokbench.record.sweep import make_cell
 
 EndReason = Literal["complete", "budget", "interrupted", "terminated"]
-
-LLAMA_8B = "meta-llama/Llama-3.1-8B-Instruct"
-LLAMA_8B_PARAMETERS = 8_030_261_248
-LLAMA_8B_CONFIG: dict[str, object] = {
-    "model_type": "llama",
-    "vocab_size": 128256,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "max_position_embeddings": 131072,
-    "tie_word_embeddings": False,
-}
-
-HOST = HostFacts(
-    hostname_sha256="0123456789ab",
-    cpu_name="Scripted CPU",
-    physical_cores=4,
-    logical_cores=8,
-    usable_cores=4,
-    memory_bytes=64_000_000_000,
-    memory_limit_bytes=None,
-    os_name="Linux",
-    kernel="6.1",
-    python="3.11.2",
-)
-GPU = DeviceFacts(
-    kind="cuda",
-    name="NVIDIA H100 80GB HBM3",
-    index=0,
-    memory_bytes=85_000_000_000,
-    power_limit_w=700.0,
-    driver_version="580.1",
-    runtime_version="13.0",
-    foreign_processes=0,
-)
-CPU = DeviceFacts(kind="cpu", name="Scripted CPU", memory_bytes=64_000_000_000)
-
-
-def ceilings(read_bytes_per_s: float | None = 2e12, matmul_flops_per_s: float | None = 5e14) -> CeilingFacts:
-    """Measured ceilings for bfloat16."""
-    return CeilingFacts(
-        read_bytes_per_s=read_bytes_per_s,
-        matmul_flops_per_s=matmul_flops_per_s,
-        dtype="bfloat16",
-        buffer_bytes=1 << 30,
-        repetitions=9,
-        method="sum of a buffer of 1 GiB; product of two 4096 x 4096 matrices",
-    )
 
 
 class Script:
@@ -377,25 +327,3 @@ class Script:
     def run(self, folder: Path) -> Run:
         """Write the record and read it back."""
         return read_run(self.write(folder))
-
-
-def rich_script() -> Script:
-    """A run that shows a bit of everything: two modes, two batches, a failure, a skipped cell, an absent meter."""
-    script = Script(ceiling=ceilings())
-    eager, compiled = script.cell(), script.cell(mode="compiled")
-    eager_4, compiled_4 = script.cell(static_batch=4), script.cell(mode="compiled", static_batch=4)
-    too_large = script.cell(static_batch=64)
-    late = script.cell(mode="compiled", static_batch=64)
-    for cell_id in (eager, compiled, eager_4, compiled_4):
-        script.prepare(cell_id)
-    for index in range(5):
-        worker = "worker-1" if index < 3 else "worker-2"
-        for cell_id, step_s in ((eager, 0.02), (compiled, 0.0125), (eager_4, 0.021), (compiled_4, 0.013)):
-            script.trial(cell_id, step_s=step_s * (1 + index / 100), prefill_s=0.05, worker=worker)
-    script.fail(too_large, "oom", "CUDA out of memory: tried to allocate 12 GiB")
-    script.skip(late, "skipped", "the budget was used up")
-    script.identity(eager)
-    script.identity(compiled, first_divergence=17, top2_gap=0.0625)
-    script.meter_absent("nvml", "no cumulative energy counter on this card", "a Volta or later card has one")
-    script.end()
-    return script

@@ -29,7 +29,7 @@ class Estimate:
 
 def t_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's t distribution."""
-    from scipy.special import stdtrit  # noqa: PLC0415  # scipy costs 0.2 s: not for --help
+    from scipy.special import stdtrit  # scipy costs 0.2 s: not for --help
 
     return float(stdtrit(degrees, probability))
 

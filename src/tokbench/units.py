@@ -88,7 +88,7 @@ def format_number(value: float, digits: int = 3) -> str:
         return f"{rounded:,.0f}" if magnitude < 7 else f"{value:.{digits - 1}e}"
     if magnitude < -4:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{max(digits - 1 - magnitude, 0)}f}"
+    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}"
 
 
 def format_value(value: float, unit: Unit, digits: int = 3) -> str:

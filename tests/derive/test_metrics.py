@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builders import CPU, LLAMA_8B_PARAMETERS, Script, ceilings
 
+from builders import Script
+from scripted_facts import CPU, LLAMA_8B_PARAMETERS, ceilings
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.metrics import catalog
 from tokbench.record.facts import DeviceFacts

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builders import CPU, GPU, HOST, Script, ceilings
 
+from builders import Script
+from scripted_facts import CPU, GPU, HOST, ceilings
 from tokbench.derive.evaluate import CellResult, evaluate
 from tokbench.derive.validity import Code, foreign_cpu_share
 from tokbench.record.observations import FactsRead
@@ -88,14 +89,23 @@ def test_contention_is_unknown_without_samples(tmp_path: Path) -> None:
     assert foreign_cpu_share(run, cell) is None
 
 
-def test_throttled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "verdict", "codes"),
+    [
+        ("sw_thermal_slowdown", "suspect", (Code.THROTTLED,)),
+        ("sw_power_cap", "valid", (Code.POWER_CAPPED,)),
+        ("gpu_idle", "valid", ()),
+    ],
+)
+def test_throttled(tmp_path: Path, reason: str, verdict: str, codes: tuple[Code, ...]) -> None:
     script = Script()
     cell_id = script.cell()
     script.load_sample(0.0)
     for _ in range(3):
         script.trial(cell_id)
-    script.load_sample(0.0, throttle=("sw_power_cap",))
-    assert judged(script, tmp_path).validity.reasons == (Code.THROTTLED,)
+    script.load_sample(0.0, throttle=(reason,))
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == (verdict, codes)
 
 
 def test_on_battery(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -158,14 +158,13 @@ def main() -> int:
 
 
 def _usage_error(error: Exception) -> int:
-    """A click usage error ends with 2; anything else is a bug of ours and keeps its traceback."""
-    import click
-
-    if isinstance(error, click.Abort):
+    """A wrong option or argument ends with 2; anything else is a bug of ours and keeps its traceback."""
+    usage = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+    if isinstance(error, typer.Abort):
         return int(ExitCode.INTERRUPTED)
-    if not isinstance(error, click.ClickException):
+    if not isinstance(error, usage):
         raise error
-    error.show()
+    cast(typer.BadParameter, error).show()
     return int(ExitCode.SPEC)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from tokbench.measure.plan import PlannedCell
 from tokbench.record.spec import CellSpec
 from tokbench.units import format_number
 
@@ -17,10 +16,9 @@ class ConsoleProgress:
 
     def __init__(self, console: Console, budget_s: float, device_name: str) -> None:
         self._console = console
-        self._budget_s = budget_s
         self._device = device_name
-        self._begun = time.monotonic()
-        self._rooflines: dict[str, float] = {}
+        self._ceilings: dict[str, float] = {}
+        self._eta_s = budget_s
         self._live: Progress | None = None
         self._task: TaskID | None = None
 
@@ -43,9 +41,13 @@ class ConsoleProgress:
         if self._live is not None:
             self._live.stop()
 
-    def know_roofline(self, spec_json: str, tokens_per_s: float) -> None:
-        """Remember a cell's ceiling for the share that is shown."""
-        self._rooflines[spec_json] = tokens_per_s
+    def know_ceiling(self, dtype: str, read_bytes_per_s: float) -> None:
+        """Remember the measured ceiling for the share that is shown."""
+        self._ceilings[dtype] = read_bytes_per_s
+
+    def expect(self, eta_s: float) -> None:
+        """Seconds until the end, roughly."""
+        self._eta_s = eta_s
 
     def note(self, text: str) -> None:
         """One plain sentence."""
@@ -57,19 +59,19 @@ class ConsoleProgress:
         if self._live is None:
             self.note(f"loading {text}")
 
-    def begin_cell(self, number: int, cells: int, block: int, spec: CellSpec) -> None:
+    def begin_cell(self, number: int, cells: int, block: int, cell: PlannedCell) -> None:
         """A cell's turn."""
-        what = f"block {block}, cell {number} of {cells}: {say_cell(spec)}"
+        what = f"block {block}, cell {number} of {cells}: {say_cell(cell.cell.spec)}"
         self._show(what, f"on {self._device}, {self._left()}")
         if self._live is None:
-            self.note(f"{what}, {self._left()}")
+            self.note(f"{what}, {self._left()} on {self._device}")
 
-    def end_trial(self, spec: CellSpec, rate: float | None, repetitions: int) -> None:
+    def end_trial(self, cell: PlannedCell, rate: float | None, repetitions: int) -> None:
         """A repetition is finished."""
         if rate is None:
             return
-        roofline = self._rooflines.get(spec.model_dump_json())
-        share = f", {rate / roofline:.0%} of the roofline" if roofline else ""
+        ceiling, size = self._ceilings.get(cell.cell.spec.model.dtype), cell.step_bytes
+        share = f", {rate * size / ceiling:.0%} of the roofline" if ceiling and size else ""
         text = f"{format_number(rate)} tokens/s per user{share} (repetition {repetitions})"
         if self._live is not None and self._task is not None:
             self._live.update(self._task, state=f"{text}, {self._left()}")
@@ -81,8 +83,7 @@ class ConsoleProgress:
         self.note(f"block {block} done, {max(left_s, 0):.0f} s of the budget left")
 
     def _left(self) -> str:
-        left = self._budget_s - (time.monotonic() - self._begun)
-        return f"at most {max(left, 0):.0f} s to go"
+        return f"about {max(self._eta_s, 0):.0f} s to go"
 
     def _show(self, description: str, state: str) -> None:
         if self._live is not None and self._task is not None:

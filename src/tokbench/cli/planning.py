@@ -68,8 +68,8 @@ def _print(plan: Plan) -> None:
     expected = plan.expected_s(repetitions)
     if expected is not None:
         typer.echo(
-            f"\n{len(plan.cells())} cells, about {expected:.0f} s for {repetitions} repetitions each without loading and "
-            f"compiling; the budget is {plan.config.run.budget.total:.0f} s"
+            f"\n{len(plan.cells())} cells, about {expected:.0f} s for {repetitions} repetitions each without loading "
+            f"and compiling; the budget is {plan.config.run.budget.total:.0f} s"
         )
     if not plan.is_interleaved:
         typer.echo("the groups do not fit in memory together: they are measured apart (not interleaved)")

@@ -26,7 +26,7 @@ from tokbench.measure.meters import load_plug as load_meter
 from tokbench.measure.meters import names as meter_names
 from tokbench.measure.models import ResolvedModel, cache_folder, parse_source, resolve_model
 from tokbench.measure.nvml import NvmlReader
-from tokbench.measure.plan import GroupPlan, Place, Plan, bind, safe_environment
+from tokbench.measure.plan import GroupPlan, Place, Plan, Resolve, bind, safe_environment
 from tokbench.measure.probe import find_device, probe
 from tokbench.measure.runner import Runner
 from tokbench.measure.sampler import Sampler
@@ -106,7 +106,7 @@ def place_for(config: Config, allow_busy: bool, say_console: Console) -> Place:
     return Place(found.host, choice.device, choice.why, torch_device(choice.device), free_memory_bytes(Path("/")))
 
 
-def resolver(console: Console, download: bool):  # type: ignore[no-untyped-def]
+def resolver(console: Console, download: bool) -> Resolve:
     """How models are found; progress goes to the console."""
 
     def resolve(spec: ModelSpec) -> ResolvedModel:
@@ -176,7 +176,7 @@ def _command_line(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _measure(  # noqa: PLR0913, PLR0917  # everything that one run needs, once
+def _measure(  # everything that one run needs, once
     request: RunRequest, plan: Plan, writer: RunWriter, folder: Path, earlier: Run | None, console: Console
 ) -> ExitCode:
     def open_worker(group: GroupPlan) -> ProcessWorker:
@@ -195,9 +195,6 @@ def _measure(  # noqa: PLR0913, PLR0917  # everything that one run needs, once
 
     code = ExitCode.OK
     progress = ConsoleProgress(console, plan.config.run.budget.total, plan.device.name)
-    for cell in plan.cells():
-        if cell.roofline_decode_tokens_per_s is not None:
-            progress.know_roofline(cell.cell.spec.model_dump_json(), cell.roofline_decode_tokens_per_s)
     with progress:
         runner = Runner(plan, writer, open_worker, progress, report_block)
         sampler = open_sampler(plan, writer, runner)
@@ -208,11 +205,11 @@ def _measure(  # noqa: PLR0913, PLR0917  # everything that one run needs, once
         except KeyboardInterrupt as interrupt:
             is_term = isinstance(interrupt, Terminated)
             code = ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
-            reason = "terminated" if is_term else "interrupted"
-            writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
+            writer.append(RunEnded(reason="terminated" if is_term else "interrupted", at_ns=time.monotonic_ns()))
         finally:
             sampler.close()
             writer.close()
+    console.print(f"cold time (loading weights, compiling): {runner.crew.cold_s:.0f} s", highlight=False)
     if request.with_report:
         _finish(folder, plan, console, code)
     return code
@@ -232,7 +229,7 @@ def open_sampler(plan: Plan, writer: RunWriter, runner: Runner) -> Sampler:
     """The sampler with the meters that the config asks for; what cannot be read is recorded with its reason."""
     meters = open_meters(plan, writer)
     gpu = NvmlReader(plan.device.uuid) if plan.device.kind == "cuda" and plan.device.uuid else None
-    return Sampler(writer.append, runner.worker_cpu_s, meters, gpu)
+    return Sampler(writer.append, runner.crew.cpu_s, meters, gpu)
 
 
 def open_meters(plan: Plan, writer: RunWriter) -> list[Meter]:

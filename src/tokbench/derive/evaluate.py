@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from tokbench.derive.metrics import CellContext, Metric, Undefined, catalog
+from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
 from tokbench.derive.validity import Validity, judge_cell
 from tokbench.record.facts import Conditions
 from tokbench.record.run import CellRecord, Run
@@ -64,7 +64,7 @@ def _evaluate_cell(run: Run, cell: CellRecord, name: str) -> CellResult:
     for item in catalog().values():
         try:
             values = tuple(item.compute(context))
-        except Undefined as undefined:
+        except UndefinedError as undefined:
             metrics[item.name] = Missing(reason or str(undefined))
             continue
         metrics[item.name] = summarise(item, values)

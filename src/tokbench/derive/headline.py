@@ -51,17 +51,8 @@ def _say_memory(cell: CellResult) -> str:
         reason = value.reason if isinstance(value, Missing) else "not a metric of this version"
         known = estimate_of(cell, name)
         parts.append(f"{title} {wording.say_value(known)}" if known else f"{title} not known ({reason})")
-    source = _memory_source(cell)
-    return f"Memory of that cell: {parts[0]}{source}, {parts[1]}: {wording.say_model(cell)}."
-
-
-def _memory_source(cell: CellResult) -> str:
-    """Which reading `peak_memory_bytes` took: a process holds Python and torch besides the model."""
-    trials = (reading for trial in cell.record.trials for reading in trial.memory)
-    sources = {reading.source for reading in (*cell.record.memory, *trials)}
-    if "allocator_peak" in sources:
-        return " on the device"
-    return " of the whole worker process" if "rss_peak" in sources else ""
+    source = wording.say_memory_source(cell) if estimate_of(cell, "peak_memory_bytes") is not None else ""
+    return f"Memory of that cell: {parts[0]}{f' {source}' if source else ''}, {parts[1]}: {wording.say_model(cell)}."
 
 
 def say_beside(item: Beside | None, vendor: str) -> str:

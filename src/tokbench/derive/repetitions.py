@@ -9,7 +9,7 @@ from tokbench.record.observations import StepTrace, WindowKind
 from tokbench.record.run import CellRecord, Trial
 
 
-class Undefined(Exception):
+class UndefinedError(Exception):
     """A quantity that has no value for a cell; the message is the reason that a reader sees."""
 
 
@@ -17,11 +17,11 @@ def finished_trials(cell: CellRecord) -> list[Trial]:
     """Trials that came to their end.
 
     Raises:
-        Undefined: there is none.
+        UndefinedError: there is none.
     """
     trials = cell.good_trials()
     if not trials:
-        raise Undefined("no trial of this cell came to its end")
+        raise UndefinedError("no trial of this cell came to its end")
     return trials
 
 
@@ -43,11 +43,11 @@ def prefill_s(trial: Trial) -> float:
     """Seconds of prefill, the first output token included.
 
     Raises:
-        Undefined: the trial has no prefill window.
+        UndefinedError: the trial has no prefill window.
     """
     traces = _traces(trial, "prefill")
     if not traces:
-        raise Undefined("the engine does not cut prefill from decode")
+        raise UndefinedError("the engine does not cut prefill from decode")
     return sum(timings.trace_duration_s(trace) for trace in traces)
 
 
@@ -60,7 +60,7 @@ def decode_rates(cell: CellRecord) -> list[float]:
     """Tokens per second of one stream after its first chunk: one value per repetition.
 
     Raises:
-        Undefined: no repetition, or fewer than two stamps in one.
+        UndefinedError: no repetition, or fewer than two stamps in one.
     """
     values = []
     for trial in finished_trials(cell):
@@ -74,6 +74,6 @@ def decode_rates(cell: CellRecord) -> list[float]:
         else:
             rate = timings.decode_rate_per_row(decode_traces(trial))
         if rate is None:
-            raise Undefined("fewer than two stamps in decode")
+            raise UndefinedError("fewer than two stamps in decode")
         values.append(rate)
     return values

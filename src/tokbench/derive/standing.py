@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tokbench.arithmetic import count_parameters
 from tokbench.derive.evaluate import CellResult, Results
-from tokbench.derive.metrics import CellContext, Undefined
+from tokbench.derive.metrics import CellContext, UndefinedError
 from tokbench.derive.metrics.roofline import shape_of_cell
 from tokbench.derive.published import Comparison, Measured, NoComparison, PublishedFigure, compare_with_published
 from tokbench.record.run import Run
@@ -91,7 +91,7 @@ def _sizes_b(cell: CellResult, run: Run) -> tuple[float | None, float | None]:
     total = model.parameters if model is not None else None
     try:
         active: int | None = count_parameters(shape_of_cell(CellContext(cell.record, run))).active
-    except Undefined:
+    except UndefinedError:
         active = None
     return (None if total is None else total / 1e9), (None if active is None else active / 1e9)
 

@@ -23,10 +23,10 @@ MEASURERS = {
 
 
 def say_value(value: Estimate | Missing | None) -> str:
-    """The value with its unit, or a dash."""
+    """The value with its unit, in the digits of its interval, or a dash."""
     if not isinstance(value, Estimate):
         return "–"
-    return format_value(value.value, unit_of(value.unit))
+    return format_value(value.value, unit_of(value.unit), digits_of(value))
 
 
 def say_interval(value: Estimate) -> str:
@@ -51,11 +51,12 @@ def say_range(value: Estimate) -> str:
 
 
 def digits_of(value: Estimate) -> int:
-    """Significant digits that an interval deserves: more where it is narrower, 2 to 5."""
+    """Significant digits that a value deserves: 3, and 4 where its interval is within half a percent.
+
+    Repetitions that agree to a millionth are those of a script, or of a count.
+    """
     half = value.relative_half_width()
-    if not half:
-        return 3
-    return 3 if half > 0.005 else 4 if half > 0.0005 else 5
+    return 4 if half is not None and 1e-6 < half <= 0.005 else 3
 
 
 def say_times(ratio: float) -> str:
@@ -100,6 +101,15 @@ def say_cell(cell: CellResult) -> str:
     conditions = cell.conditions
     engine = f"{conditions.engine} {conditions.mode}"
     return f"{say_model(cell)}, {conditions.precision}, {engine}, {say_load(cell)}, {say_prompt(cell)}"
+
+
+def say_memory_source(cell: CellResult) -> str:
+    """What `peak_memory_bytes` was read from: a process holds Python and torch besides the model."""
+    trials = (reading for trial in cell.record.trials for reading in trial.memory)
+    sources = {reading.source for reading in (*cell.record.memory, *trials)}
+    if "allocator_peak" in sources:
+        return "on the device"
+    return "of the whole worker process, Python and libraries included" if "rss_peak" in sources else ""
 
 
 def say_doubt(cell: CellResult) -> str:
@@ -159,9 +169,9 @@ def say_likeness(comparison: Comparison) -> str:
         agreements = {row.field: row.agreement for row in comparison.differences}
         differ = [field for field in comparison.unlike if agreements.get(field) is Agreement.DIFFERENT]
         unstated = [field for field in comparison.unlike if field not in differ]
-        parts = [f"{say_fields(differ)} differ{'s' if len(differ) == 1 else ''}"] if differ else []
+        parts = [f"different: {say_fields(differ)}"] if differ else []
         parts += [f"not stated: {say_fields(unstated)}"] if unstated else []
-        return f"not like for like: {'; '.join(parts)}"
+        return f"not like for like ({'; '.join(parts)})"
     return ""
 
 

@@ -24,25 +24,17 @@ def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
     Reading: the faster of a reduction over the buffer and a matrix-vector product with it (decode's own access
     pattern). The buffer is halved until it fits beside the weights.
     """
-    import torch  # noqa: PLC0415  # only a worker has it
+    import torch  # only a worker has it
 
     target = torch.device(device)
     torch_dtype = getattr(torch, dtype if hasattr(torch, dtype) else "bfloat16")
-    buffer = _buffer(torch, target, torch_dtype)
-    size = buffer.numel() * buffer.element_size()
-    vector = torch.randn(buffer.shape[1], device=target, dtype=torch_dtype)
-    vector_s = _fastest_s(torch, target, lambda: torch.mv(buffer, vector), budget_s / 3)
-    sum_s = _fastest_s(torch, target, lambda: buffer.sum(), budget_s / 3) if target.type != "cpu" else vector_s
-    del buffer, vector
+    size, read_s = _read_s(torch, target, torch_dtype, budget_s * 2 / 3)
     side = CPU_MATRIX if target.type == "cpu" else GPU_MATRIX
-    left = torch.randn(side, side, device=target, dtype=torch_dtype)
-    right = torch.randn(side, side, device=target, dtype=torch_dtype)
-    product_s = _fastest_s(torch, target, lambda: left @ right, budget_s / 3)
-    del left, right
+    product_s = _product_s(torch, target, torch_dtype, side, budget_s / 3)
     if target.type == "cuda":
         torch.cuda.empty_cache()
     return CeilingFacts(
-        read_bytes_per_s=size / min(vector_s, sum_s),
+        read_bytes_per_s=size / read_s,
         matmul_flops_per_s=2 * side**3 / product_s,
         dtype=dtype,
         buffer_bytes=size,
@@ -53,6 +45,23 @@ def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
             + f" over {size / 1e9:.2f} GB of random data; multiply: fastest {side} x {side} product"
         ),
     )
+
+
+def _read_s(torch: Any, target: Any, dtype: Any, budget_s: float) -> tuple[int, float]:
+    """Bytes of the buffer, and seconds of the fastest pass over it."""
+    buffer = _buffer(torch, target, dtype)
+    size = buffer.numel() * buffer.element_size()
+    vector = torch.randn(buffer.shape[1], device=target, dtype=dtype)
+    fastest = _fastest_s(torch, target, lambda: torch.mv(buffer, vector), budget_s / 2)
+    if target.type != "cpu":
+        fastest = min(fastest, _fastest_s(torch, target, buffer.sum, budget_s / 2))
+    return size, fastest
+
+
+def _product_s(torch: Any, target: Any, dtype: Any, side: int, budget_s: float) -> float:
+    left = torch.randn(side, side, device=target, dtype=dtype)
+    right = torch.randn(side, side, device=target, dtype=dtype)
+    return _fastest_s(torch, target, lambda: left @ right, budget_s)
 
 
 def _buffer(torch: Any, target: Any, dtype: Any) -> Any:
@@ -89,5 +98,5 @@ def _synchroniser(torch: Any, target: Any) -> Callable[[], None]:
     if target.type == "cuda":
         return lambda: torch.cuda.synchronize(target)
     if target.type == "mps":
-        return lambda: torch.mps.synchronize()
+        return torch.mps.synchronize
     return lambda: None

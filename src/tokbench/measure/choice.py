@@ -20,12 +20,13 @@ IDLE_FREE_RATIO = 0.9
 """A card with less free memory than this holds someone's work."""
 
 _REQUEST = re.compile(r"(auto|cpu|mps|cuda|rocm)(?::(\d+))?")
-_WHEEL_INDEX = "https://download.pytorch.org/whl"
+_WHEEL_GUIDE = "pytorch.org/get-started/locally"
+"""Where the index of every wheel is told."""
 _WHEELS = {12: "cu126", 13: "cu130"}
 """One index of torch wheels per CUDA major; a driver runs every minor of its major, and all majors before it.
 Source: docs.nvidia.com/deploy/cuda-compatibility, minor version compatibility; pytorch/pytorch RELEASE.md for 2.11 to
 2.14 (pull requests 175253, 187075, 194367); read 2026-11-21."""
-ROCM_WHEEL_FIX = f"pip install --force-reinstall torch --index-url {_WHEEL_INDEX}/rocm7.2"
+ROCM_WHEEL_FIX = f"install the ROCm build of torch (rocm7.2): {_WHEEL_GUIDE} tells the pip command"
 
 
 class DeviceChoice(NamedTuple):
@@ -87,7 +88,7 @@ def wheel_fix(driver: DriverFacts) -> str:
     fitting = [wheel for cuda_major, wheel in _WHEELS.items() if cuda_major <= major]
     if not fitting:
         return f"update the driver: CUDA {driver.cuda_version} is older than every torch that tokbench supports"
-    command = f"pip install --force-reinstall torch --index-url {_WHEEL_INDEX}/{fitting[-1]}"
+    command = f"install the {fitting[-1]} build of torch: {_WHEEL_GUIDE} tells the pip command"
     return command if major > 12 else f"{command} (a Blackwell card needs a driver for CUDA 13)"
 
 

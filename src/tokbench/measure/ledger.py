@@ -61,6 +61,10 @@ class Ledger:
         account.is_closed = cause == "oom" or account.failures >= MAX_FAILURES
         return account.is_closed
 
+    def missing(self, account: Account) -> int:
+        """Repetitions until the stop rule may be met."""
+        return max(self._rule.min_repetitions - account.repetitions, 1)
+
     def wants(self, cell_id: str) -> bool:
         """Whether the stop rule asks for more."""
         account = self.accounts[cell_id]

@@ -152,8 +152,7 @@ def run_closed(engine: RequestEngine, load: ClosedLoad, requests: Sequence[Reque
             request = waiting.pop()
             flying[request.request_id] = _Open(request, None, engine.now())
             engine.submit(request)
-        for trace in _collect(engine, flying, engine.now() + 100_000_000, trial_id):
-            yield trace
+        yield from _collect(engine, flying, engine.now() + 100_000_000, trial_id)
     yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
 
 
@@ -175,8 +174,7 @@ def run_poisson(
             engine.submit(request)
             due += round(draw.expovariate(load.rate_per_s) * 1e9)
         deadline = due if due < end and waiting else engine.now() + 100_000_000
-        for trace in _collect(engine, flying, deadline, trial_id):
-            yield trace
+        yield from _collect(engine, flying, deadline, trial_id)
     yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tokbench.arithmetic import (
     Ceilings,
     ModelShape,
+    bytes_read_per_step,
     max_static_batch,
     predicted_memory_bytes,
     roofline_decode_tokens_per_s,
@@ -46,6 +47,8 @@ class PlannedCell:
     roofline_decode_tokens_per_s: float | None
     """From the datasheet; None where the device has no row."""
     expected_trial_s: float | None
+    step_bytes: float | None
+    """Bytes that one decode step has to read."""
     refusal: str | None
     """Why it cannot run here; None where it can."""
 
@@ -187,7 +190,7 @@ class _Binder:
         bound = make_cell(spec)
         shape = self._shape(spec)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
-            return bound, PlannedCell(bound, None, None, None, None)
+            return bound, PlannedCell(bound, None, None, None, None, None)
         return bound, self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
 
     def _predict(self, cell: Cell, shape: ModelShape, rows: int, prompt: int) -> PlannedCell:
@@ -209,11 +212,12 @@ class _Binder:
         )
         refusal = None
         if self._usable is not None and needed > self._usable:
-            refusal = (
-                f"needs {format_value(needed, BYTES)} (weights {format_value(weight_bytes(shape, spec.model.dtype), BYTES)}), "
-                f"{format_value(self._usable, BYTES)} can be used"
-            )
-        return PlannedCell(cell, needed, roofline, output / assumed, refusal)
+            weights = format_value(weight_bytes(shape, spec.model.dtype), BYTES)
+            free = format_value(self._usable, BYTES)
+            refusal = f"needs {format_value(needed, BYTES)} (weights {weights}), {free} can be used"
+        kv_dtype = spec.model.dtype if spec.model.dtype in ("float32", "float16") else "bfloat16"
+        step_bytes = bytes_read_per_step(shape, spec.model.dtype, rows, prompt + output // 2, kv_dtype).total
+        return PlannedCell(cell, needed, roofline, output / assumed, float(step_bytes), refusal)
 
     def group(self, cells: Sequence[tuple[Cell, PlannedCell]]) -> tuple[GroupPlan, ...]:
         """Cells by worker group; eager groups first, so that a first number comes early."""

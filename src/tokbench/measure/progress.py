@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tokbench.record.spec import CellSpec
+from tokbench.measure.plan import PlannedCell
 
 
 class Progress(Protocol):
@@ -16,11 +16,17 @@ class Progress(Protocol):
     def open_group(self, text: str) -> None:
         """Weights are being loaded or a worker is being replaced."""
 
-    def begin_cell(self, number: int, cells: int, block: int, spec: CellSpec) -> None:
+    def begin_cell(self, number: int, cells: int, block: int, cell: PlannedCell) -> None:
         """A cell's turn has come."""
 
-    def end_trial(self, spec: CellSpec, rate: float | None, repetitions: int) -> None:
+    def end_trial(self, cell: PlannedCell, rate: float | None, repetitions: int) -> None:
         """A repetition is finished, at so many tokens per second and user."""
+
+    def expect(self, eta_s: float) -> None:
+        """Seconds until the end, roughly."""
+
+    def know_ceiling(self, dtype: str, read_bytes_per_s: float) -> None:
+        """The device's read ceiling was measured."""
 
     def end_block(self, block: int, left_s: float) -> None:
         """All cells had their turn; the record is on disk."""
@@ -35,10 +41,16 @@ class Silent:
     def open_group(self, text: str) -> None:
         """Nothing."""
 
-    def begin_cell(self, number: int, cells: int, block: int, spec: CellSpec) -> None:
+    def begin_cell(self, number: int, cells: int, block: int, cell: PlannedCell) -> None:
         """Nothing."""
 
-    def end_trial(self, spec: CellSpec, rate: float | None, repetitions: int) -> None:
+    def end_trial(self, cell: PlannedCell, rate: float | None, repetitions: int) -> None:
+        """Nothing."""
+
+    def expect(self, eta_s: float) -> None:
+        """Nothing."""
+
+    def know_ceiling(self, dtype: str, read_bytes_per_s: float) -> None:
         """Nothing."""
 
     def end_block(self, block: int, left_s: float) -> None:

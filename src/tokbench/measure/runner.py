@@ -9,23 +9,13 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
-from tokbench.errors import PlugError
+from tokbench.measure.crew import Crew, GroupLostError, OpenWorker
 from tokbench.measure.ledger import Account, Ledger, rate_of
-from tokbench.measure.messages import (
-    Command,
-    Done,
-    Failed,
-    MeasureCeilings,
-    OpenGroup,
-    PrepareCell,
-    RunTrial,
-    Said,
-    WarmUp,
-)
-from tokbench.measure.plan import GroupPlan, Plan, PlannedCell, config_json
+from tokbench.measure.messages import Failed, PrepareCell, RunTrial, WarmUp
+from tokbench.measure.plan import GroupPlan, Plan, PlannedCell
 from tokbench.measure.progress import Progress
 from tokbench.measure.worker_process import Worker
 from tokbench.record.observations import (
@@ -48,10 +38,8 @@ MAX_TRIALS_PER_VISIT, APART_MAX_TRIALS_PER_VISIT = 3, 10
 memory together cost a reload each time, and stay longer."""
 GPU_TOLERANCE, CPU_TOLERANCE = 0.01, 0.05
 """How far the last warm-up samples may lie apart. Source: shared/data/experiments.md, 0.3; 5 % on a shared CPU."""
-CEILING_BUDGET_S = 4.0
 
 EndReason = Literal["complete", "budget"]
-OpenWorker = Callable[[GroupPlan], Worker]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,10 +49,6 @@ class Outcome:
     reason: EndReason
     failed_trials: int
     skipped_cells: int
-
-
-class _GroupLost(Exception):
-    """A worker could not be opened: its cells are skipped."""
 
 
 class Runner:
@@ -81,11 +65,9 @@ class Runner:
         self._plan = plan
         self._spec = plan.config.run
         self._writer = writer
-        self._open_worker = open_worker
+        self.crew = Crew(plan, writer, open_worker, progress)
         self._progress = progress
         self._on_block = on_block
-        self._workers: dict[str, Worker] = {}
-        self._measured_ceilings: set[str] = set()
         self._checked_groups: set[str] = set()
         self._ledger = Ledger([cell.cell.cell_id for cell in plan.cells()], self._spec.stop)
         self._order = 0
@@ -93,15 +75,20 @@ class Runner:
         self._skipped: set[str] = set()
         self._started = time.monotonic()
 
-    def worker_cpu_s(self) -> float | None:
-        """CPU seconds of all open workers; None where one cannot tell."""
-        values = [worker.cpu_s() for worker in list(self._workers.values())]
-        known = [value for value in values if value is not None]
-        return sum(known) if known and len(known) == len(values) else None
-
     def left_s(self) -> float:
-        """Seconds of the budget that are left."""
-        return self._spec.budget.total - (time.monotonic() - self._started)
+        """Seconds of the budget that are left; loading and compiling do not count up to `budget.cold`."""
+        spent = time.monotonic() - self._started - min(self.crew.cold_s, self._spec.budget.cold)
+        return self._spec.budget.total - spent
+
+    def eta_s(self) -> float:
+        """Seconds until the stop rule or the budget ends the run, from the visits so far; a rough figure."""
+        accounts = [self._account(cell) for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]
+        known = [account.visit_s for account in accounts if account.visit_s is not None]
+        usual = sum(known) / len(known) if known else None
+        if usual is None:
+            return self.left_s()
+        needed = sum(self._ledger.missing(account) * (account.visit_s or usual) for account in accounts)
+        return min(self.left_s(), needed)
 
     def run(self, earlier: Run | None = None) -> Outcome:
         """Measure everything that is missing.
@@ -113,7 +100,7 @@ class Runner:
         try:
             reason = self._blocks(earlier)
         finally:
-            self._close_workers(set())
+            self.crew.close()
         self._writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
         self._writer.sync()
         return Outcome(reason, self._failed, len(self._skipped))
@@ -126,7 +113,7 @@ class Runner:
         if earlier is not None:
             self._ledger.load(earlier)
             self._order = sum(len(cell.trials) for cell in earlier.cells.values())
-            self._measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
+            self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
         known = set(earlier.cells) if earlier is not None else set()
         for planned in plan.cells():
             if planned.cell.cell_id not in known:
@@ -167,12 +154,14 @@ class Runner:
                     if is_coarse:
                         self._skip(planned, "skipped", "the budget was spent before this cell's turn")
                     continue
-                self._progress.begin_cell(visited + 1, len(cells), block, planned.cell.spec)
+                self._progress.begin_cell(visited + 1, len(cells), block, planned)
+                self._progress.expect(self.eta_s())
                 try:
                     self._visit(group, planned, block)
-                except _GroupLost as lost:
+                except GroupLostError as lost:
+                    self._failed += 1
                     for other in members[index:]:
-                        self._skip(other, "engine", str(lost))
+                        self._skip(other, lost.args[1], lost.args[0])
                         self._account(other).is_closed = True
                     break
                 visited += 1
@@ -194,7 +183,7 @@ class Runner:
     def _visit(self, group: GroupPlan, planned: PlannedCell, block: int) -> None:
         """Prepare, warm up and repeat one cell."""
         begun = time.monotonic()
-        worker = self._worker(group)
+        worker = self.crew.worker(group)
         cell = planned.cell
         if not self._prepare(worker, group, planned):
             return
@@ -218,7 +207,7 @@ class Runner:
         command = PrepareCell(
             cell_id=planned.cell.cell_id, spec=planned.cell.spec, seed=self._spec.seed, check_identity=check
         )
-        failure = self._ask(worker, command, self._spec.budget.open)
+        failure = self.crew.ask(worker, command, self._spec.budget.open)
         if isinstance(failure, Failed):
             self._lose(group, planned, failure)
             return False
@@ -243,7 +232,7 @@ class Runner:
         is_steady: bool | None = None
         begun = time.monotonic()
         if with_warmup:
-            warmed = self._ask(worker, self._warm_up(trial_id), self._spec.budget.trial)
+            warmed = self.crew.ask(worker, self._warm_up(trial_id), self._spec.budget.trial)
             if isinstance(warmed, Failed):
                 self._lose(group, planned, warmed, trial_id)
                 return False
@@ -251,7 +240,7 @@ class Runner:
             begun = time.monotonic()
         events: list[Event] = []
         command = RunTrial(trial_id=trial_id, keep_tokens=account.repetitions == 0, seed=self._spec.seed)
-        answer = self._ask(worker, command, self._spec.budget.trial, events)
+        answer = self.crew.ask(worker, command, self._spec.budget.trial, events)
         if isinstance(answer, Failed):
             self._lose(group, planned, answer, trial_id)
             return False
@@ -260,7 +249,7 @@ class Runner:
         self._writer.sync()
         rate = rate_of(events)
         self._ledger.count(cell.cell_id, rate)
-        self._progress.end_trial(cell.spec, rate, account.repetitions)
+        self._progress.end_trial(planned, rate, account.repetitions)
         return True
 
     def _warm_up(self, trial_id: str) -> WarmUp:
@@ -270,63 +259,6 @@ class Runner:
             tolerance=GPU_TOLERANCE if is_gpu else CPU_TOLERANCE,
             cap_s=self._spec.stop.warmup_cap,
         )
-
-    def _worker(self, group: GroupPlan) -> Worker:
-        """The open worker of a group; opened, or opened anew, where there is none."""
-        if group.group in self._workers:
-            return self._workers[group.group]
-        if not self._plan.is_interleaved:
-            self._close_workers(set())
-        self._progress.open_group(_describe(group))
-        worker = self._open_worker(group)
-        self._workers[group.group] = worker
-        self._ceilings(worker, group)
-        failure = self._ask(worker, self._open_command(group), self._spec.budget.open)
-        if isinstance(failure, Failed):
-            self._drop(group)
-            if failure.is_refusal and len(self._plan.groups) == 1:
-                raise PlugError(failure.text, fix=failure.fix)
-            self._failed += 1
-            raise _GroupLost(f"{failure.cause}: {failure.text}")
-        return worker
-
-    def _ceilings(self, worker: Worker, group: GroupPlan) -> None:
-        dtype = group.spec.model.dtype
-        if dtype in self._measured_ceilings or group.spec.engine.kind == "fake":
-            return
-        self._measured_ceilings.add(dtype)
-        command = MeasureCeilings(device=self._plan.torch_device, dtype=dtype, budget_s=CEILING_BUDGET_S)
-        failure = self._ask(worker, command, self._spec.budget.trial)
-        if isinstance(failure, Failed):
-            self._progress.note(f"ceilings not measured: {failure.text}")
-
-    def _open_command(self, group: GroupPlan) -> OpenGroup:
-        model = group.model
-        return OpenGroup(
-            group=group.group,
-            spec=group.spec,
-            device=self._plan.torch_device,
-            model_name=model.name if model is not None else group.spec.model.source,
-            config_json=config_json(model),
-            weights_folder=str(model.folder) if model is not None and model.folder is not None else None,
-            revision=model.revision if model is not None else None,
-            sha256=model.sha256 if model is not None else None,
-            note=model.note if model is not None else None,
-            threads=group.spec.engine.threads or self._plan.host.usable_cores,
-            seed=self._spec.seed,
-        )
-
-    def _ask(self, worker: Worker, command: Command, limit_s: float, kept: list[Event] | None = None) -> Done | Failed:
-        """Send a command, append the events that come back, give the last reply."""
-        answer: Done | Failed = Failed(cause="crashed", text="the worker said nothing")
-        for reply in worker.ask(command, limit_s):
-            if isinstance(reply, Said):
-                self._writer.append(reply.event)
-                if kept is not None:
-                    kept.append(reply.event)
-            else:
-                answer = reply
-        return answer
 
     def _lose(self, group: GroupPlan, planned: PlannedCell, failure: Failed, trial_id: str | None = None) -> None:
         """Record a failure and replace the worker."""
@@ -350,22 +282,13 @@ class Runner:
             self._skip(planned, failure.cause, failure.text)
         self._writer.sync()
         self._progress.note(f"{failure.cause}: {failure.text}")
-        self._drop(group)
+        self.crew.drop(group)
 
     def _skip(self, planned: PlannedCell, cause: FailureCause, reason: str) -> None:
         self._skipped.add(planned.cell.cell_id)
         self._writer.append(
             CellSkipped(cell_id=planned.cell.cell_id, cause=cause, reason=reason, at_ns=time.monotonic_ns())
         )
-
-    def _drop(self, group: GroupPlan) -> None:
-        worker = self._workers.pop(group.group, None)
-        if worker is not None:
-            worker.close()
-
-    def _close_workers(self, but: Iterable[str]) -> None:
-        for group in [name for name in self._workers if name not in set(but)]:
-            self._workers.pop(group).close()
 
 
 def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:
@@ -384,13 +307,7 @@ def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:
 
 
 def _coarse_value(planned: PlannedCell) -> tuple[float, int]:
-    """Coarse order: what most readers want first is a single stream, then growing batches, short prompts before long."""
+    """Coarse order: a single stream first, then growing batches, short prompts before long."""
     load = planned.cell.spec.load
     rows = load.static_batch if load.kind == "static_batch" else 1
     return rows, planned.cell.spec.workload.prompt_tokens or 0
-
-
-def _describe(group: GroupPlan) -> str:
-    spec = group.spec
-    name = group.model.name if group.model is not None else spec.model.source
-    return f"{name} ({spec.model.weights}, {spec.model.dtype}), {spec.engine.kind} {spec.engine.mode}"

@@ -1,4 +1,4 @@
-"""Watches the machine and reads the meters while workers work: one thread in the parent that sleeps between readings."""
+"""Watches the machine and reads the meters while workers work: one thread in the parent, asleep between readings."""
 
 from __future__ import annotations
 
@@ -90,4 +90,5 @@ def _cpu_mhz() -> float | None:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError, RuntimeError):
         return None
-    return float(frequency.current) if frequency is not None and frequency.current > 0 else None
+    current = getattr(frequency, "current", None)
+    return float(current) if current else None

@@ -237,7 +237,7 @@ class WorkerSession:
             )
 
     def _ceilings(self, command: MeasureCeilings) -> Iterator[Event]:
-        from tokbench.measure.ceilings import measure_ceilings  # noqa: PLC0415  # torch: only where an engine is
+        from tokbench.measure.ceilings import measure_ceilings  # torch: only where an engine is
 
         ceilings = measure_ceilings(command.device, command.dtype, command.budget_s)
         yield FactsRead(at_ns=time.monotonic_ns(), ceilings=ceilings)

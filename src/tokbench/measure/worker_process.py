@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import psutil
 
@@ -47,7 +47,7 @@ class ProcessWorker:
 
     def __init__(self, log: Path, environ: Mapping[str, str], threads: int) -> None:
         ours, theirs = Pipe()
-        self._connection: Connection = cast(Connection, ours)
+        self._connection: Connection = ours
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tokbench.measure.worker", str(theirs.fileno())],

@@ -76,7 +76,7 @@ class CellPlanned(Frozen):
     group: str
     resolved: str
     """Canonical JSON of the cell."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
     predicted_memory_bytes: int | None = None
     roofline_decode_tokens_per_s: float | None = None
 

@@ -106,6 +106,8 @@ class BudgetSpec(SpecPart):
     """How long the run may take, weights already there."""
 
     total: Duration = 1200.0
+    cold: Annotated[float, Field(ge=0), BeforeValidator(parse_duration_s)] = 0.0
+    """So much of loading and compiling comes on top of `total` instead of out of it; printed apart."""
     trial: Duration = 600.0
     """A trial that takes longer is ended and recorded as a timeout."""
     open: Duration = 1800.0

@@ -93,7 +93,7 @@ class RunWriter:
 def _cannot_write(path: Path, error: OSError) -> RecordError:
     return RecordError(
         f"{path}: the record cannot be written: {error.strerror or error}",
-        fix="free disk space or give another --out; what was written stays valid, `tokbench run --resume` goes on from it",
+        fix="free disk space or give another --out; what was written stays valid: `tokbench run --resume RUN`",
     )
 
 

@@ -11,20 +11,17 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from tokbench.errors import SpecError
-from tokbench.record.schema import check_keys, validate
+from tokbench.record.axes import RUN_KEYS, Axis, count_up, find_axes
+from tokbench.record.schema import check_keys, dotted, validate
 from tokbench.record.spec import CellSpec, RunSpec
 from tokbench.record.yaml_tree import Place, Plain, Tree, parse_tree, read_tree
 
 MAX_CELLS = 5_000
-_RANGE = re.compile(r"^(\d+)-(\d+|max)([+*])(\d+)$")
-_RUN_KEYS = ("name", "stop", "budget", "energy", "compare", "seed")
-_NATIVE_LISTS: tuple[Place, ...] = (("compare", "published"), ("energy", "meters"))
 
 ResolveMax = Callable[[CellSpec], int]
 """The largest static batch that memory holds for a cell given with a static batch of 1."""
@@ -95,7 +92,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(tree.value, dict)
     check_keys(tree)
     _refuse_device_list(tree)
-    run = validate(RunSpec, {key: tree.value[key] for key in _RUN_KEYS if key in tree.value}, tree)
+    run = validate(RunSpec, {key: tree.value[key] for key in RUN_KEYS if key in tree.value}, tree)
     config = Config(run, tree, tuple(overrides))
     expand(config, resolve_max=lambda spec: 1)
     return config
@@ -137,79 +134,6 @@ def _refuse_device_list(tree: Tree) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Axis:
-    place: Place
-    values: tuple[Plain, ...]
-    growth: tuple[int, str, int] | None = None
-    """Start, operator and step of a range whose end is `max`."""
-
-
-def _find_axes(tree: Tree) -> list[_Axis]:
-    axes: list[_Axis] = []
-
-    def visit(value: Plain, place: Place) -> None:
-        if isinstance(value, dict):
-            for key, child in value.items():
-                if place or key not in (*_RUN_KEYS, "zip", "exclude", "labels"):
-                    visit(child, (*place, key))
-        elif isinstance(value, list) and place not in _NATIVE_LISTS:
-            if not value:
-                raise SpecError(
-                    "the list is empty: there is nothing to sweep",
-                    file=tree.file,
-                    line=tree.line_of(place),
-                    key=_dotted(place),
-                    fix="give at least one value",
-                )
-            opened = [item for part in value for item in _open_range(part, place, tree)]
-            axes.append(_Axis(place, tuple(opened)))
-        elif isinstance(value, str) and (match := _RANGE.match(value)) and match[2] == "max":
-            axes.append(_Axis(place, (), (int(match[1]), match[3], int(match[4]))))
-        elif isinstance(value, str) and _RANGE.match(value):
-            axes.append(_Axis(place, tuple(_open_range(value, place, tree))))
-
-    visit(tree.value, ())
-    return axes
-
-
-def _open_range(value: Plain, place: Place, tree: Tree) -> list[Plain]:
-    match = _RANGE.match(value) if isinstance(value, str) else None
-    if match is None:
-        return [value]
-    if match[2] == "max":
-        raise SpecError(
-            "a range up to `max` stands alone, not in a list",
-            file=tree.file,
-            line=tree.line_of(place),
-            key=_dotted(place),
-        )
-    values = list(_count_up(int(match[1]), match[3], int(match[4]), int(match[2])))
-    if not values:
-        raise SpecError(
-            f"the range {value!r} holds no value",
-            file=tree.file,
-            line=tree.line_of(place),
-            key=_dotted(place),
-            fix="write a-b+step or a-b*factor with a <= b",
-        )
-    return list(values)
-
-
-def _count_up(start: int, operator: str, step: int, end: int) -> Iterator[int]:
-    value = start
-    while value <= end:
-        yield value
-        following = value + step if operator == "+" else value * step
-        if following <= value:
-            return
-        value = following
-
-
-def _dotted(place: Place) -> str:
-    return ".".join(str(part) for part in place)
-
-
 def _put(root: dict[str, Plain], place: Place, value: Plain) -> None:
     branch: Plain = root
     for name in place[:-1]:
@@ -234,7 +158,7 @@ def expand(config: Config, resolve_max: ResolveMax) -> tuple[Cell, ...]:
         SpecError: an empty sweep, too many cells, or a point that does not validate.
     """
     tree = config.tree
-    axes = _find_axes(tree)
+    axes = find_axes(tree)
     growing = [axis for axis in axes if axis.growth]
     bundles = _bundle(tree, [axis for axis in axes if not axis.growth])
     count = 1
@@ -259,10 +183,10 @@ def expand(config: Config, resolve_max: ResolveMax) -> tuple[Cell, ...]:
     return tuple(cells.values())
 
 
-_Setting: TypeAlias = tuple[tuple[Place, Plain], ...]
+Settings: TypeAlias = tuple[tuple[Place, Plain], ...]
 
 
-def _bundle(tree: Tree, axes: list[_Axis]) -> list[list[_Setting]]:
+def _bundle(tree: Tree, axes: list[Axis]) -> list[list[Settings]]:
     """Axes as lists of settings; those named together in `zip` advance together."""
     assert isinstance(tree.value, dict)
     pairs = tree.value.get("zip", [])
@@ -275,8 +199,8 @@ def _bundle(tree: Tree, axes: list[_Axis]) -> list[list[_Setting]]:
             key="zip",
             fix="write zip: [[workload.prompt_tokens, load.static_batch]]",
         )
-    by_name = {_dotted(axis.place): axis for axis in axes}
-    bundles: list[list[_Setting]] = []
+    by_name = {dotted(axis.place): axis for axis in axes}
+    bundles: list[list[Settings]] = []
     zipped: set[str] = set()
     for pair in pairs:
         assert isinstance(pair, list)
@@ -300,11 +224,13 @@ def _bundle(tree: Tree, axes: list[_Axis]) -> list[list[_Setting]]:
                 for values in zip(*(axis.values for axis in members), strict=True)
             ]
         )
-    free = [[((axis.place, value),) for value in axis.values] for name, axis in by_name.items() if name not in zipped]
+    free: list[list[Settings]] = [
+        [((axis.place, value),) for value in axis.values] for name, axis in by_name.items() if name not in zipped
+    ]
     return [*free, *bundles]
 
 
-def _point(tree: Tree, combination: Sequence[_Setting]) -> dict[str, Plain]:
+def _point(tree: Tree, combination: Sequence[Settings]) -> dict[str, Plain]:
     point = copy.deepcopy(tree.value)
     assert isinstance(point, dict)
     for place, value in sorted((s for setting in combination for s in setting), key=lambda item: len(item[0])):
@@ -313,7 +239,7 @@ def _point(tree: Tree, combination: Sequence[_Setting]) -> dict[str, Plain]:
 
 
 def _grow(
-    point: dict[str, Plain], growing: list[_Axis], tree: Tree, resolve_max: ResolveMax
+    point: dict[str, Plain], growing: list[Axis], tree: Tree, resolve_max: ResolveMax
 ) -> Iterator[dict[str, Plain]]:
     if not growing:
         yield point
@@ -325,12 +251,12 @@ def _grow(
             "a range up to `max` is possible for load.static_batch alone",
             file=tree.file,
             line=tree.line_of(axis.place),
-            key=_dotted(axis.place),
+            key=dotted(axis.place),
         )
     start, operator, step = axis.growth
     _put(point, axis.place, 1)
     largest = resolve_max(validate(CellSpec, _cell_part(point), tree))
-    for value in list(_count_up(start, operator, step, largest)) or [start]:
+    for value in list(count_up(start, operator, step, largest)) or [start]:
         grown = copy.deepcopy(point)
         _put(grown, axis.place, value)
         yield grown
@@ -358,4 +284,4 @@ def _matches(value: Plain, wanted: Plain) -> bool:
 
 
 def _cell_part(point: Mapping[str, Plain]) -> dict[str, Plain]:
-    return {key: value for key, value in point.items() if key not in (*_RUN_KEYS, "zip", "exclude")}
+    return {key: value for key, value in point.items() if key not in (*RUN_KEYS, "zip", "exclude")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tokbench.record.observations import RequestTrace, StepTrace
@@ -12,7 +13,7 @@ NS = 1e-9
 def step_durations_s(trace: StepTrace) -> list[float]:
     """Seconds between neighbouring stamps, the first from the window's start."""
     edges = (trace.start_at_ns, *trace.step_at_ns)
-    return [(after - before) * NS for before, after in zip(edges, edges[1:], strict=False)]
+    return [(after - before) * NS for before, after in itertools.pairwise(edges)]
 
 
 def trace_duration_s(trace: StepTrace) -> float:

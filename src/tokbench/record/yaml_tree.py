@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import yaml
 
 from tokbench.errors import SpecError
 
-Plain: TypeAlias = Union[None, bool, int, float, str, list["Plain"], dict[str, "Plain"]]
+Plain: TypeAlias = bool | int | float | str | list["Plain"] | dict[str, "Plain"] | None
 Place: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
@@ -34,7 +34,7 @@ for _tag, _pattern, _first in (
     ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ):
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))  # type: ignore[no-untyped-call]
+    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The socket of metrics: a metric is ONE function of a cell, defined nowhere else.
 
 Every module in this folder holds functions marked with `@metric`; `catalog()` lists them by name. A function returns
-one value per repetition, or raises `Undefined(reason)` where the value cannot be had: never 0, never a guess.
+one value per repetition, or raises `UndefinedError(reason)` where the value cannot be had: never 0, never a guess.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 
-from tokbench.derive.repetitions import Undefined
+from tokbench.derive.repetitions import UndefinedError
 from tokbench.record.run import CellRecord, Run
 from tokbench.units import Better, Unit, check_suffix
 
-__all__ = ["METRICS_VERSION", "CellContext", "Metric", "Undefined", "Values", "catalog", "metric"]
+__all__ = ["METRICS_VERSION", "CellContext", "Metric", "UndefinedError", "Values", "catalog", "metric"]
 
 METRICS_VERSION = 1
 """Raised whenever a formula changes; see CHANGELOG, Numbers that change meaning."""

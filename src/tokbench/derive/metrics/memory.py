@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokbench.derive.metrics import CellContext, Undefined, Values, metric
+from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
 
 
@@ -10,8 +10,8 @@ from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
 def peak_memory_bytes(context: CellContext) -> Values:
     """The most memory in use while the cell was prepared and run.
 
-    Formula: largest allocator_peak reading of the cell (GPU), else largest rss_peak reading of the worker process (CPU).
-    An rss_peak holds Python and torch too, and never falls when a later cell is smaller.
+    Formula: largest allocator_peak reading of the cell (GPU), else largest rss_peak reading of the worker.
+    An rss_peak (CPU) is of the whole process, Python and torch included, and never falls again.
     """
     cell = context.cell
     readings = [*cell.memory, *(reading for trial in cell.trials for reading in trial.memory)]
@@ -19,7 +19,7 @@ def peak_memory_bytes(context: CellContext) -> Values:
         found = [reading.value_bytes for reading in readings if reading.source == source]
         if found:
             return [float(max(found))]
-    raise Undefined("no memory reading was taken")
+    raise UndefinedError("no memory reading was taken")
 
 
 @metric(BYTES, Better.LOWER, "Weights", order=41, is_exact=True)
@@ -30,7 +30,7 @@ def weight_bytes(context: CellContext) -> Values:
     """
     model = context.cell.model
     if model is None or model.weight_bytes is None:
-        raise Undefined("the engine does not tell the bytes of its weights")
+        raise UndefinedError("the engine does not tell the bytes of its weights")
     return [float(model.weight_bytes)]
 
 
@@ -42,10 +42,10 @@ def kv_bytes_per_token(context: CellContext) -> Values:
     """
     prepared = [p for p in context.cell.prepared if p.kv_bytes_allocated and p.cache_rows]
     if not prepared:
-        raise Undefined("the engine allocates its cache as it grows, or does not show it")
+        raise UndefinedError("the engine allocates its cache as it grows, or does not show it")
     load = context.cell.spec.load
     rows = load.static_batch if load.kind == "static_batch" else load.concurrency if load.kind == "closed" else None
     last = prepared[-1]
     if rows is None or last.kv_bytes_allocated is None or last.cache_rows is None:
-        raise Undefined("the number of sequences is not fixed")
+        raise UndefinedError("the number of sequences is not fixed")
     return [last.kv_bytes_allocated / (last.cache_rows * rows)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tokbench.arithmetic import ModelShape, bytes_read_per_step
-from tokbench.derive.metrics import CellContext, Undefined, Values, metric
+from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import decode_rates
 from tokbench.errors import TokbenchError
 from tokbench.record.catalog import find_device, shape_from_config
@@ -15,7 +15,7 @@ from tokbench.units import BYTES_PER_S, FLOPS_PER_S, RATIO, TOKENS_PER_S, Better
 
 def _ceiling(context: CellContext) -> CeilingFacts:
     if not context.run.ceilings:
-        raise Undefined("no ceiling was measured in this run")
+        raise UndefinedError("no ceiling was measured in this run")
     dtype = context.cell.spec.model.dtype
     return next((c for c in context.run.ceilings if c.dtype == dtype), context.run.ceilings[0])
 
@@ -23,7 +23,7 @@ def _ceiling(context: CellContext) -> CeilingFacts:
 def _read_ceiling(context: CellContext) -> float:
     value = _ceiling(context).read_bytes_per_s
     if value is None:
-        raise Undefined("no read ceiling was measured in this run")
+        raise UndefinedError("no read ceiling was measured in this run")
     return value
 
 
@@ -31,15 +31,15 @@ def shape_of_cell(context: CellContext) -> ModelShape:
     """The closed forms' view of the cell's model.
 
     Raises:
-        Undefined: the record does not hold the model's config.
+        UndefinedError: the record does not hold the model's config.
     """
     model = context.cell.model
     if model is None or model.config_json is None:
-        raise Undefined("the record does not hold the model's config")
+        raise UndefinedError("the record does not hold the model's config")
     try:
         return shape_from_config(json.loads(model.config_json), model.name)
     except TokbenchError as error:
-        raise Undefined(f"the model's shape is not known: {error.message}") from None
+        raise UndefinedError(f"the model's shape is not known: {error.message}") from None
 
 
 def step_bytes(context: CellContext) -> float:
@@ -49,10 +49,10 @@ def step_bytes(context: CellContext) -> float:
     """
     spec = context.cell.spec
     if spec.load.kind != "static_batch":
-        raise Undefined("requests come and go: bytes per step are not fixed")
+        raise UndefinedError("requests come and go: bytes per step are not fixed")
     prompt = spec.workload.prompt_tokens
     if prompt is None:
-        raise Undefined("the prompt length is not fixed")
+        raise UndefinedError("the prompt length is not fixed")
     mean_context = prompt + spec.workload.output_tokens // 2
     kv_dtype = spec.model.dtype if spec.model.dtype in ("float32", "float16") else "bfloat16"
     sizes = bytes_read_per_step(
@@ -78,7 +78,7 @@ def matmul_flops_per_s(context: CellContext) -> Values:
     """
     value = _ceiling(context).matmul_flops_per_s
     if value is None:
-        raise Undefined("no matrix-multiply ceiling was measured in this run")
+        raise UndefinedError("no matrix-multiply ceiling was measured in this run")
     return [value]
 
 
@@ -95,7 +95,8 @@ def roofline_decode_tokens_per_s(context: CellContext) -> Values:
 def bandwidth_used_ratio(context: CellContext) -> Values:
     """Share of the measured read ceiling that decode used.
 
-    Formula: bytes read per step * decode_tokens_per_s / read_bytes_per_s. Above 1 the count of bytes or the ceiling is wrong.
+    Formula: bytes read per step * decode_tokens_per_s / read_bytes_per_s.
+    Above 1 the count of bytes or the ceiling is wrong.
     """
     ceiling, size = _read_ceiling(context), step_bytes(context)
     return [rate * size / ceiling for rate in decode_rates(context.cell)]
@@ -111,6 +112,6 @@ def nominal_bandwidth_used_ratio(context: CellContext) -> Values:
     row = find_device(device.name) if device is not None else None
     if row is None or row.memory_bandwidth_gbps is None:
         name = device.name if device is not None else "unknown device"
-        raise Undefined(f"no datasheet bandwidth for {name} in devices.yaml")
+        raise UndefinedError(f"no datasheet bandwidth for {name} in devices.yaml")
     size = step_bytes(context)
     return [rate * size / (row.memory_bandwidth_gbps * 1e9) for rate in decode_rates(context.cell)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from tokbench.derive.metrics import CellContext, Undefined, Values, metric
+from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import decode_rates, decode_s, decode_traces, finished_trials, prefill_s, row_tokens
 from tokbench.record import timings
 from tokbench.record.run import Trial
@@ -14,7 +14,7 @@ from tokbench.units import SECONDS, TOKENS_PER_S, Better
 
 def _needs_requests(trial: Trial) -> None:
     if not trial.requests:
-        raise Undefined("a static batch has no requests")
+        raise UndefinedError("a static batch has no requests")
 
 
 @metric(SECONDS, Better.LOWER, "Time to first token", order=10)
@@ -22,7 +22,7 @@ def ttft_s(context: CellContext) -> Values:
     """Time from asking until the first output token.
 
     Formula: static batch: prefill window, its start to the stamp of the first output token of every row;
-    requests: mean of chunk_at_ns[0] - scheduled_at_ns (sent_at_ns in a closed loop). Network is included where there is one.
+    requests: mean of chunk_at_ns[0] - scheduled_at_ns (sent_at_ns in a closed loop). A network is included.
     """
     values = []
     for trial in finished_trials(context.cell):
@@ -30,7 +30,7 @@ def ttft_s(context: CellContext) -> Values:
             seconds = [timings.request_first_chunk_s(trace) for trace in trial.requests]
             known = [value for value in seconds if value is not None]
             if not known:
-                raise Undefined("no request got a token")
+                raise UndefinedError("no request got a token")
             values.append(statistics.fmean(known))
         else:
             values.append(prefill_s(trial))
@@ -104,7 +104,7 @@ def e2e_tokens_per_s(context: CellContext) -> Values:
                 if (seconds := timings.request_e2e_s(trace))
             ]
             if not rates:
-                raise Undefined("no request came to its end")
+                raise UndefinedError("no request came to its end")
             values.append(statistics.fmean(rates))
         else:
             values.append(row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
@@ -122,7 +122,7 @@ def e2e_latency_s(context: CellContext) -> Values:
         if trial.requests:
             known = [s for trace in trial.requests if (s := timings.request_e2e_s(trace)) is not None]
             if not known:
-                raise Undefined("no request came to its end")
+                raise UndefinedError("no request came to its end")
             values.append(statistics.fmean(known))
         else:
             values.append(prefill_s(trial) + decode_s(trial))
@@ -167,12 +167,12 @@ def _gaps(context: CellContext) -> list[list[float]]:
     all_gaps = []
     for trial in finished_trials(context.cell):
         if trial.requests:
-            raise Undefined("chunks of a request may hold several tokens; see tpot_s")
+            raise UndefinedError("chunks of a request may hold several tokens; see tpot_s")
         traces = decode_traces(trial)
         if any(tokens != 1 for trace in traces for tokens in trace.tokens_per_row):
-            raise Undefined("the engine does not stamp every token")
+            raise UndefinedError("the engine does not stamp every token")
         gaps = [gap for trace in traces for gap in timings.step_durations_s(trace)]
         if not gaps:
-            raise Undefined("no decode step was stamped")
+            raise UndefinedError("no decode step was stamped")
         all_gaps.append(gaps)
     return all_gaps

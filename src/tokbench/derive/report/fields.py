@@ -21,6 +21,7 @@ def value_field(value: Estimate | Missing | None, with_interval: bool = False) -
     if value.low is None or value.high is None:
         return Cell(f"{text}, n {value.n}, no interval", sort=value.value)
     digits = wording.digits_of(value)
+    text = format_value(value.value, unit, digits) if unit.is_scaled else format_number(value.value, digits)
     ends = [format_value(end, unit, digits) for end in (value.low, value.high)]
     low, high = ends if unit.is_scaled else [format_number(end, digits) for end in (value.low, value.high)]
     return Cell(f"{text} ({low} – {high}), n {value.n}", sort=value.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ from tokbench.derive.evaluate import CellResult
 from tokbench.derive.published import Comparison, PublishedFigure
 from tokbench.derive.report.document import Figure
 from tokbench.derive.standing import PER_USER, SYSTEM, Standing, estimate_of
+from tokbench.units import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +29,10 @@ HUMAN_TOKENS_PER_S = (10.0, 30.0)
 Source: Brysbaert 2019, https://doi.org/10.1016/j.jml.2019.104047, read 2026-11-21
 """
 LABEL = {"textcoords": "offset points", "color": "#555555", "va": "top"}
-MAX_BARS = 24
+NARROW = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+MAX_BARS = 20
+MAX_CURVES = 7
+CROWDED = 4
 MAX_FIGURES_PER_VENDOR = 7
 STYLE = {
     "font.size": 15,
@@ -71,10 +76,13 @@ def _png(canvas: Canvas) -> bytes:
     return buffer.getvalue()
 
 
-def _plain_ticks(axis: Axis, subs: tuple[float, ...]) -> None:
-    """Numbers as a person writes them on a logarithmic axis."""
+def _plain_ticks(axis: Axis) -> None:
+    """Numbers as a person writes them on a logarithmic axis, as many as there is room for."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    subs = (1.0,) if decades > 4 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.6 else NARROW
     axis.set_major_locator(LogLocator(base=10, subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -130,13 +138,13 @@ def _annotate(axes: Axes, value: float, row: int) -> None:
 def _finish_speed(axes: Axes, labels: list[str]) -> None:
     axes.set_xscale("log")
     left, right = axes.get_xlim()
-    axes.set_xlim(min(left, 5.0), right * 2.2)
+    axes.set_xlim(min(left, 5.0), right * 3.0)
     for threshold in HUMAN_TOKENS_PER_S:
         axes.axvline(threshold, color="#555555", linestyle=":", linewidth=1.6)
         axes.annotate(f"{threshold:g}", (threshold, 1.0), (4, -4), xycoords=("data", "axes fraction"), **LABEL)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
-    _plain_ticks(axes.xaxis, (1.0, 3.0))
+    _plain_ticks(axes.xaxis)
     axes.set_xlabel("decode speed per user (tokens/s, logarithmic)")
 
 
@@ -159,22 +167,25 @@ def _draw_batch(cells: Sequence[CellResult]) -> Drawn | None:
         user, system = estimate_of(cell, PER_USER), estimate_of(cell, SYSTEM)
         rows = cell.conditions.static_batch
         if user is not None and system is not None and rows is not None:
-            lines.setdefault(_line_name(cell), []).append((rows, system.value, user.value))
+            lines.setdefault(_line_name(cell, _has_several_runs(cells)), []).append((rows, system.value, user.value))
     curves = {name: sorted(points) for name, points in lines.items() if len({point[0] for point in points}) > 1}
     if not curves:
         return None
-    canvas, axes = _canvas(5.2 + 0.2 * len(curves))
+    most = sorted(curves, key=lambda name: -max(point[1] for point in curves[name]))[:MAX_CURVES]
+    left_out = len(curves) - len(most)
+    curves = {name: points for name, points in curves.items() if name in most}
+    canvas, axes = _canvas(4.9 + 0.34 * len(curves))
     for index, (name, points) in enumerate(curves.items()):
         color, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
-        style = ("-", "--", ":")[index // len(OKABE_ITO) % 3]
         x, y = [point[1] for point in points], [point[2] for point in points]
-        axes.plot(x, y, marker=marker, color=color, linestyle=style, linewidth=2, markersize=8, label=name)
-        for rows, system_value, user_value in points:
+        axes.plot(x, y, marker=marker, color=color, linewidth=2, markersize=8, label=name)
+        for rows, system_value, user_value in points if len(curves) <= CROWDED else (points[0], points[-1]):
             axes.annotate(str(rows), (system_value, user_value), (5, 7), textcoords="offset points", color=color)
     _finish_batch(axes)
     caption = (
         "What more users cost each of them: decode speed of one stream against output speed of all streams, both "
-        "logarithmic; the number at a point is the static batch. Up and to the right is better. Source: this run."
+        "logarithmic; the number at a point is the static batch. Up and to the right is better. "
+        f"{_say_left_out(left_out, 'slowest lines')}Source: the runs of this report."
     )
     return Drawn(
         Figure("batch.png", "Speed per user against system speed over the static batch", caption), _png(canvas)
@@ -185,17 +196,22 @@ def _finish_batch(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(0.12)
-    _plain_ticks(axes.xaxis, (1.0, 2.0, 5.0))
-    _plain_ticks(axes.yaxis, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+    _plain_ticks(axes.xaxis)
+    _plain_ticks(axes.yaxis)
     axes.set_xlabel("output speed of the system (tokens/s)")
     axes.set_ylabel("decode speed per user (tokens/s)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, ncols=1)
 
 
-def _line_name(cell: CellResult) -> str:
+def _has_several_runs(cells: Sequence[CellResult]) -> bool:
+    return len({cell.run_name for cell in cells}) > 1
+
+
+def _line_name(cell: CellResult, with_run: bool) -> str:
     conditions = cell.conditions
     prompt = "" if conditions.prompt_tokens is None else f", prompt {conditions.prompt_tokens}"
-    return f"{cell.run_name}: {wording.say_model(cell)}, {conditions.mode}{prompt}"
+    name = f"{wording.say_model(cell)}, {conditions.mode}{prompt}"
+    return f"{cell.run_name}: {name}" if with_run else name
 
 
 def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
@@ -204,8 +220,9 @@ def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
     if not rated:
         return None
     shown = sorted(rated, key=lambda pair: -pair[1].value)[:MAX_BARS]
+    with_run = _has_several_runs(cells)
     modes = list(dict.fromkeys(cell.conditions.mode for cell, _ in rated))
-    canvas, axes = _canvas(1.7 + 0.4 * len(shown))
+    canvas, axes = _canvas(1.5 + 0.62 * len(shown))
     for row, (cell, value) in enumerate(reversed(shown)):
         color = OKABE_ITO[modes.index(cell.conditions.mode) % len(OKABE_ITO)]
         errors = None
@@ -213,9 +230,12 @@ def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
             errors = [[100 * (value.value - value.low)], [100 * (value.high - value.value)]]
         axes.barh(row, 100 * value.value, color=color, height=0.62, xerr=errors, ecolor="#333333", capsize=3)
         axes.annotate(
-            f"{100 * value.value:.3g} %", (100 * (value.high or value.value), row), (8, -4), textcoords="offset points"
+            f"{format_number(100 * value.value)} %",
+            (100 * (value.high or value.value), row),
+            (8, -4),
+            textcoords="offset points",
         )
-    axes.set_yticks(range(len(shown)), [_bar_name(cell) for cell, _ in reversed(shown)])
+    axes.set_yticks(range(len(shown)), [_bar_name(cell, with_run) for cell, _ in reversed(shown)])
     axes.axvline(100, color="#555555", linestyle=":", linewidth=1.6)
     axes.set_xlim(0, max(112.0, 115 * max(value.value for _, value in shown)))
     axes.set_xlabel("share of the measured read ceiling (%)")
@@ -223,12 +243,17 @@ def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
     left_out = len(rated) - len(shown)
     caption = (
         "How close decode comes to reading memory at the measured ceiling (dotted: all of it), with its 95 % interval; "
-        f"one colour per mode. {f'The {left_out} lowest cells are left out. ' if left_out else ''}Source: this run."
+        f"one colour per mode. {_say_left_out(left_out, 'lowest cells')}Source: the runs of this report."
     )
     return Drawn(Figure("roofline.png", "Share of the measured read ceiling per cell", caption), _png(canvas))
 
 
-def _bar_name(cell: CellResult) -> str:
+def _say_left_out(count: int, what: str) -> str:
+    return f"The {count} {what} are left out. " if count else ""
+
+
+def _bar_name(cell: CellResult, with_run: bool) -> str:
     conditions = cell.conditions
     prompt = "" if conditions.prompt_tokens is None else f", prompt {conditions.prompt_tokens}"
-    return f"{wording.say_model(cell)}, {conditions.mode},\n{wording.say_load(cell)}{prompt}"
+    run = f"{cell.run_name}: " if with_run else ""
+    return f"{run}{wording.say_model(cell)}\n{conditions.mode}, {wording.say_load(cell)}{prompt}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult, Missing, Results
-from tokbench.derive.metrics import METRICS_VERSION, catalog
+from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.report.document import (
     DASH,
     Block,
@@ -162,7 +162,7 @@ def _reproduction(material: Material, configs: Sequence[str | None]) -> tuple[Bl
         blocks.append(
             Paragraph(
                 f"{item.name}: tokbench {header.tokbench_version}, begun {header.utc}, seed {header.seed}, config "
-                f"SHA-256 {header.config_sha256}, metrics version {METRICS_VERSION} ({len(catalog())} metrics)."
+                f"SHA-256 {header.config_sha256}, metrics version {METRICS_VERSION}."
             )
         )
         if header.command:

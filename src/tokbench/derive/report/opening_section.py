@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.metrics import catalog
@@ -106,10 +108,16 @@ def _cell_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
         metric_field(cell, "output_tokens_per_s"),
         metric_field(cell, "ttft_s"),
         share_field(cell, "bandwidth_used_ratio"),
-        metric_field(cell, "peak_memory_bytes"),
+        _memory_field(cell),
         verdict_field(cell),
         Cell(cell.cell_id),
     )
+
+
+def _memory_field(cell: CellResult) -> Cell:
+    field = metric_field(cell, "peak_memory_bytes")
+    source = wording.say_memory_source(cell)
+    return field if field.note or not source.startswith("of ") else dataclasses.replace(field, note=f"peak {source}")
 
 
 def verdict_field(cell: CellResult) -> Cell:

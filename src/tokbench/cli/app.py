@@ -10,7 +10,8 @@ from typing import Annotated, cast
 import typer
 
 import tokbench
-from tokbench.errors import ExitCode, TokbenchError
+from tokbench.cli.more import register
+from tokbench.errors import ExitCode, Terminated, TokbenchError
 
 app = typer.Typer(
     name="tokbench",
@@ -55,12 +56,11 @@ def run(
     report: Annotated[bool, typer.Option(help="Write the report after each block.")] = True,
 ) -> None:
     """Measure what a config asks for and write a report."""
-    from rich.console import Console
-
     from tokbench.cli import running
+    from tokbench.cli.console import RunConsole
 
     request = running.RunRequest(config, out, tuple(overrides or ()), quick, resume, allow_busy, report)
-    code = running.run(request, Console(soft_wrap=True))
+    code = running.run(request, RunConsole(soft_wrap=True))
     raise typer.Exit(int(code))
 
 
@@ -96,10 +96,12 @@ def report(
         folders.append(reporting.latest_run(Path("runs")))
     if not folders:
         raise SpecError("no run named", fix="tokbench report RUN, or tokbench report --latest")
+    if vendors:
+        reporting.check_vendors(vendors, published)
     target = out or folders[0]
     wanted = tuple(vendors) if vendors else ("cerebras", "groq")
     paths = reporting.write_run_report(folders, target, wanted, with_figures=figures, published=published)
-    for line in reporting.say_headline(reporting.load_results(folders), wanted):
+    for line in reporting.say_headline(reporting.load_results(folders), wanted, published):
         typer.echo(line)
     typer.echo(f"Report: {paths.markdown}")
 
@@ -140,21 +142,37 @@ def meters(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     listing.show_meters(as_json=as_json)
 
 
+register(app)
+
+
 def main() -> int:
     """Run a command; a fault of the user's is one message on standard error and a documented exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = _invoke()
+        sys.stdout.flush()
     except TokbenchError as error:
         print(f"tokbench: error: {error}", file=sys.stderr)
         return int(error.exit_code)
-    except (KeyboardInterrupt, EOFError):
-        print("tokbench: interrupted", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
+    except (KeyboardInterrupt, EOFError) as interrupt:
+        is_term = isinstance(interrupt, Terminated)
+        print(f"tokbench: {'terminated' if is_term else 'interrupted'}", file=sys.stderr)
+        return int(ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output is gone, as in `| head`
         return int(ExitCode.OK)
     except Exception as error:
         return _usage_error(error)
-    return int(code) if isinstance(code, int) else int(ExitCode.OK)
+    return code
+
+
+def _invoke() -> int:
+    """Run the command that was typed. Not through typer's own `main`: it turns Ctrl-C and SIGTERM into one code."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("tokbench", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    return int(ExitCode.OK)
 
 
 def _usage_error(error: Exception) -> int:
@@ -164,7 +182,12 @@ def _usage_error(error: Exception) -> int:
         return int(ExitCode.INTERRUPTED)
     if not isinstance(error, usage):
         raise error
-    cast(typer.BadParameter, error).show()
+    known = cast(typer.BadParameter, error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        known.show()
+    else:
+        path = known.ctx.command_path if known.ctx is not None else "tokbench"
+        print(f"tokbench: error: {known.format_message()}\n  fix: {path} --help", file=sys.stderr)
     return int(ExitCode.SPEC)
 
 

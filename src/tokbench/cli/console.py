@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -9,6 +13,16 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from tokbench.measure.plan import PlannedCell
 from tokbench.record.spec import CellSpec
 from tokbench.units import format_number
+
+
+class RunConsole(Console):
+    """Where a run prints. A reader that goes away, as in `| head`, costs the lines and not the run."""
+
+    def on_broken_pipe(self) -> None:
+        """Let what is left go nowhere; rich would end the program."""
+        self.quiet = True
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class ConsoleProgress:

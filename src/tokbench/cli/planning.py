@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from tokbench.cli.console import say_cell
+from tokbench.cli.naming import check_names
 from tokbench.cli.running import QUICK, place_for, resolver
 from tokbench.measure.plan import Plan, PlannedCell, bind
 from tokbench.record.sweep import read_config
@@ -20,6 +21,7 @@ def show_plan(config: Path, overrides: tuple[str, ...], *, quick: bool, allow_bu
     """Print the plan of a config."""
     console = Console(stderr=True, soft_wrap=True)
     read = read_config(config, (*(QUICK if quick else ()), *overrides))
+    check_names(read)
     place = place_for(read, allow_busy, console)
     plan = bind(read, place, resolver(console, download=False))
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tokbench.derive.evaluate import Results, evaluate
 from tokbench.derive.headline import console_lines
 from tokbench.derive.published import load_published
 from tokbench.derive.report.write import ReportPaths, write_report
-from tokbench.errors import RecordError
+from tokbench.errors import RecordError, SpecError
 from tokbench.record.run import read_run
 
 
@@ -25,15 +26,33 @@ def load_results(folders: Sequence[Path]) -> list[Results]:
 def write_run_report(
     folders: Sequence[Path], out: Path, vendors: Sequence[str], *, with_figures: bool, published: Path | None = None
 ) -> ReportPaths:
-    """Recompute everything from the records and write it to `out`."""
-    return write_report(
-        load_results(folders), load_published(published), out, vendors=tuple(vendors), with_figures=with_figures
-    )
+    """Recompute everything from the records and write it to `out`.
+
+    Raises:
+        RecordError: a record cannot be read, or the report not written. DataError: a row of the figures is wrong.
+    """
+    results = load_results(folders)
+    return write_report(results, load_published(published), out, vendors=tuple(vendors), with_figures=with_figures)
 
 
-def say_headline(results: Sequence[Results], vendors: Sequence[str]) -> tuple[str, ...]:
+def check_vendors(vendors: Sequence[str], published: Path | None = None) -> None:
+    """Refuse a vendor that no published figure names.
+
+    Raises:
+        SpecError: which one, and the nearest. DataError: a row of the published figures is wrong.
+    """
+    known = sorted({figure.vendor for figure in load_published(published)})
+    for vendor in vendors:
+        if vendor.lower() not in known:
+            near = difflib.get_close_matches(vendor.lower(), known, n=1)
+            hint = f"did you mean `{near[0]}`? " if near else ""
+            fix = f"{hint}vendors with published figures: {', '.join(known)}"
+            raise SpecError(f"no published figure names the vendor {vendor!r}", key="--vendor", fix=fix)
+
+
+def say_headline(results: Sequence[Results], vendors: Sequence[str], published: Path | None = None) -> tuple[str, ...]:
     """The sentences that end a run on the console."""
-    return console_lines(results, load_published(), vendors)
+    return console_lines(results, load_published(published), vendors)
 
 
 def latest_run(root: Path) -> Path:

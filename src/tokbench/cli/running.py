@@ -9,17 +9,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
-import yaml
 from rich.console import Console
 
 import tokbench
 from tokbench.cli.console import ConsoleProgress
+from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import load_results, say_headline, write_run_report
-from tokbench.errors import ExitCode, PlugError, RecordError, SpecError
+from tokbench.errors import ExitCode, PlugError, RecordError, SpecError, Terminated
 from tokbench.measure.host import free_memory_bytes, read_host_facts
 from tokbench.measure.meters import Available, Meter
 from tokbench.measure.meters import load_plug as load_meter
@@ -35,16 +36,13 @@ from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import SCHEMA_VERSION, MeterAbsent, RunEnded, RunStarted
 from tokbench.record.run import Run, read_run
 from tokbench.record.spec import ModelSpec
-from tokbench.record.store import CONFIG_FILE, RunWriter, create_run, read_header
+from tokbench.record.store import CONFIG_FILE, RunWriter, check_new_run, create_run, read_header
 from tokbench.record.sweep import Config, read_config
+from tokbench.record.yaml_tree import dump_tree
 
 QUICK = ("budget.total=300", "stop.rel_ci=0.05", "stop.min_repetitions=3", "stop.max_repetitions=5")
 """`--quick`: an answer in five minutes after the weights are there."""
 REPORT_PAUSE_S = 20.0
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler wants the machine back; ends as cleanly as Ctrl-C."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +56,23 @@ class RunRequest:
     resume: Path | None
     allow_busy: bool
     with_report: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """One run, ready to begin."""
+
+    request: RunRequest
+    plan: Plan
+    folder: Path
+    earlier: Run | None
+
+
+class Meters(NamedTuple):
+    """The meters that are read in a run, by name, and those that cannot be."""
+
+    opened: dict[str, Meter]
+    absent: list[MeterAbsent]
 
 
 def read_request(request: RunRequest) -> tuple[Config, Path, Run | None]:
@@ -125,29 +140,52 @@ def resolver(console: Console, download: bool) -> Resolve:
 
 def run(request: RunRequest, console: Console) -> ExitCode:
     """Measure, record, report; the exit code that the process ends with."""
-    config, folder, earlier = read_request(request)
-    if earlier is None and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        create_run(folder, "")
     with signals_as_interrupts():
-        begun = time.monotonic()
-        place = place_for(config, request.allow_busy, console)
-        console.print(f"device: {place.device.name} ({place.choice})", markup=False, highlight=False)
-        plan = bind(config, place, resolver(console, download=True))
-        ready_s = time.monotonic() - begun
-        console.print(
-            f"device and weights ready after {ready_s:.0f} s; config, plan and budget are now fixed",
-            markup=False,
-            highlight=False,
+        return _run(request, console)
+
+
+def _run(request: RunRequest, console: Console) -> ExitCode:
+    config, folder, earlier = read_request(request)
+    check_names(config)
+    if earlier is None:
+        check_new_run(folder)
+    begun = time.monotonic()
+    place = place_for(config, request.allow_busy, console)
+    console.print(f"device: {place.device.name} ({place.choice})", markup=False, highlight=False)
+    if earlier is not None:
+        refuse_other_device(earlier, place)
+    plan = bind(config, place, resolver(console, download=True))
+    meters = open_meters(plan)
+    console.print(
+        f"device and weights ready after {time.monotonic() - begun:.0f} s; config, plan and budget are now fixed",
+        markup=False,
+        highlight=False,
+    )
+    code = _measure(_Job(request, plan, folder, earlier), open_record(config, folder, earlier), meters, console)
+    if request.with_report:
+        _finish(folder, plan, console, code)
+    return code
+
+
+def refuse_other_device(earlier: Run, place: Place) -> None:
+    """A record holds the numbers of one device.
+
+    Raises:
+        RecordError: the run to be resumed was made on another.
+    """
+    before = earlier.device.name if earlier.device is not None else place.device.name
+    if before != place.device.name:
+        raise RecordError(
+            f"{earlier.folder}: this run was made on {before}, here is {place.device.name}",
+            fix="resume it there, or start a new run; `tokbench report RUN1 RUN2` sets two runs side by side",
         )
-        writer = open_record(config, folder, earlier)
-        return _measure(request, plan, writer, folder, earlier, console)
 
 
 def open_record(config: Config, folder: Path, earlier: Run | None) -> RunWriter:
     """A writer on a new run's folder, or on the one that goes on."""
     if earlier is not None:
         return RunWriter(folder)
-    create_run(folder, yaml.safe_dump(config.tree.value, sort_keys=False, allow_unicode=True))
+    create_run(folder, dump_tree(config.tree.value))
     writer = RunWriter(folder)
     writer.append(
         RunStarted(
@@ -160,6 +198,7 @@ def open_record(config: Config, folder: Path, earlier: Run | None) -> RunWriter:
             command=("tokbench", *_command_line(sys.argv[1:])),
         )
     )
+    writer.sync()
     return writer
 
 
@@ -176,43 +215,63 @@ def _command_line(arguments: Sequence[str]) -> list[str]:
     ]
 
 
-def _measure(  # everything that one run needs, once
-    request: RunRequest, plan: Plan, writer: RunWriter, folder: Path, earlier: Run | None, console: Console
-) -> ExitCode:
+def _measure(job: _Job, writer: RunWriter, meters: Meters, console: Console) -> ExitCode:
+    """Everything that one run needs, once; the record is closed whatever happens."""
+    plan = job.plan
+    progress = ConsoleProgress(console, plan.config.run.budget.total, plan.device.name)
+    try:
+        for absent in meters.absent:
+            writer.append(absent)
+        with progress:
+            report_block = _block_reporter(job, writer, progress)
+            runner = Runner(plan, writer, _worker_opener(job), progress, report_block)
+            gpu = NvmlReader(plan.device.uuid) if plan.device.kind == "cuda" and plan.device.uuid else None
+            sampler = Sampler(writer.append, runner.crew.cpu_s, meters.opened, gpu)
+            try:
+                code = _run_until_stopped(runner, sampler, writer, job.earlier)
+            finally:
+                sampler.close()
+    finally:
+        writer.close()
+    console.print(f"cold time (loading weights, compiling): {runner.crew.cold_s:.0f} s", highlight=False)
+    return code
+
+
+def _run_until_stopped(runner: Runner, sampler: Sampler, writer: RunWriter, earlier: Run | None) -> ExitCode:
+    try:
+        sampler.start()
+        outcome = runner.run(earlier)
+    except KeyboardInterrupt as interrupt:
+        is_term = isinstance(interrupt, Terminated)
+        writer.append(RunEnded(reason="terminated" if is_term else "interrupted", at_ns=time.monotonic_ns()))
+        return ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
+    return ExitCode.TRIALS_FAILED if outcome.failed_trials or outcome.skipped_cells else ExitCode.OK
+
+
+def _worker_opener(job: _Job) -> Callable[[GroupPlan], ProcessWorker]:
     def open_worker(group: GroupPlan) -> ProcessWorker:
         environ = safe_environment(os.environ)
         environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder(os.environ) / "inductor"))
-        threads = group.spec.engine.threads or plan.host.usable_cores
-        return ProcessWorker(folder / "worker.log", environ, threads)
+        threads = group.spec.engine.threads or job.plan.host.usable_cores
+        return ProcessWorker(job.folder / "worker.log", environ, threads)
 
-    reported_at = [0.0]
+    return open_worker
+
+
+def _block_reporter(job: _Job, writer: RunWriter, progress: ConsoleProgress) -> Callable[[], None]:
+    reported_at = [-REPORT_PAUSE_S]
 
     def report_block() -> None:
-        if request.with_report and time.monotonic() - reported_at[0] > REPORT_PAUSE_S:
-            writer.sync()
-            write_run_report([folder], folder, plan.config.run.compare.published, with_figures=False)
-            reported_at[0] = time.monotonic()
-
-    code = ExitCode.OK
-    progress = ConsoleProgress(console, plan.config.run.budget.total, plan.device.name)
-    with progress:
-        runner = Runner(plan, writer, open_worker, progress, report_block)
-        sampler = open_sampler(plan, writer, runner)
-        sampler.start()
+        if not job.request.with_report or time.monotonic() - reported_at[0] < REPORT_PAUSE_S:
+            return
+        writer.sync()
         try:
-            outcome = runner.run(earlier)
-            code = ExitCode.TRIALS_FAILED if outcome.failed_trials or outcome.skipped_cells else ExitCode.OK
-        except KeyboardInterrupt as interrupt:
-            is_term = isinstance(interrupt, Terminated)
-            code = ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
-            writer.append(RunEnded(reason="terminated" if is_term else "interrupted", at_ns=time.monotonic_ns()))
-        finally:
-            sampler.close()
-            writer.close()
-    console.print(f"cold time (loading weights, compiling): {runner.crew.cold_s:.0f} s", highlight=False)
-    if request.with_report:
-        _finish(folder, plan, console, code)
-    return code
+            write_run_report([job.folder], job.folder, job.plan.config.run.compare.published, with_figures=False)
+        except RecordError as error:  # the record itself was just synced, and matters more
+            progress.note(error.message)
+        reported_at[0] = time.monotonic()
+
+    return report_block
 
 
 def _finish(folder: Path, plan: Plan, console: Console, code: ExitCode) -> None:
@@ -225,44 +284,38 @@ def _finish(folder: Path, plan: Plan, console: Console, code: ExitCode) -> None:
         console.print(f"Stopped early; `tokbench run --resume {folder}` finishes it.", markup=False, highlight=False)
 
 
-def open_sampler(plan: Plan, writer: RunWriter, runner: Runner) -> Sampler:
-    """The sampler with the meters that the config asks for; what cannot be read is recorded with its reason."""
-    meters = open_meters(plan, writer)
-    gpu = NvmlReader(plan.device.uuid) if plan.device.kind == "cuda" and plan.device.uuid else None
-    return Sampler(writer.append, runner.crew.cpu_s, meters, gpu)
-
-
-def open_meters(plan: Plan, writer: RunWriter) -> list[Meter]:
-    """Meters named in the config, or every real one that can be read here.
+def open_meters(plan: Plan) -> Meters:
+    """Meters named in the config, or every real one that can be read here; before there is a record.
 
     Raises:
         PlugError: a meter that was named cannot be read.
     """
     energy = plan.config.run.energy
     if energy == "off":
-        writer.append(MeterAbsent(meter="all", reason="the config says energy: off"))
-        return []
+        return Meters({}, [MeterAbsent(meter="all", reason="the config says energy: off")])
     wanted = [name for name in meter_names() if name != "fake"] if energy == "auto" else list(energy.meters)
-    opened: list[Meter] = []
+    opened: dict[str, Meter] = {}
+    absent: list[MeterAbsent] = []
     for name in wanted:
         meter = load_meter(name).open_meter(plan.device)
         state = meter.availability()
         if isinstance(state, Available):
-            opened.append(meter)
+            opened[name] = meter
         elif energy != "auto":
             raise PlugError(f"energy.meters: {name} cannot be read: {state.reason}", fix=state.remedy)
         else:
-            writer.append(MeterAbsent(meter=name, reason=state.reason, remedy=state.remedy))
+            absent.append(MeterAbsent(meter=name, reason=state.reason, remedy=state.remedy))
     if not wanted:
-        writer.append(MeterAbsent(meter="all", reason="this version of tokbench has no meter for real hardware yet"))
-    return opened
+        absent.append(MeterAbsent(meter="all", reason="this version of tokbench has no meter for real hardware yet"))
+    return Meters(opened, absent)
 
 
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Turn SIGTERM into an interrupt, so that it ends as cleanly as Ctrl-C."""
+    """Turn SIGTERM into an interrupt that ends as cleanly as Ctrl-C; a second one is left out."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)

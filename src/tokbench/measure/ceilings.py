@@ -13,24 +13,33 @@ from tokbench.record.facts import CeilingFacts
 
 CPU_BUFFER_BYTES = 1 << 29
 GPU_BUFFER_BYTES = 1 << 32
+MIN_GPU_BUFFER_BYTES = 1 << 29
+MIN_CPU_BUFFER_BYTES = 1 << 26
+"""A smaller buffer would be read out of a cache (50 MB of L2 on an H200)."""
+COLUMNS = 8192
 CPU_MATRIX = 1536
 GPU_MATRIX = 8192
 MIN_PASSES = 5
+MAX_PASSES = 50
 
 
 def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
     """The best read rate and the best matrix-multiply rate of a device, each over at least five passes.
 
     Reading: the faster of a reduction over the buffer and a matrix-vector product with it (decode's own access
-    pattern). The buffer is halved until it fits beside the weights.
+    pattern). Bytes have no type: a CPU reads them as float32, since one without bfloat16 instructions would be measured
+    at converting. The buffer is halved until it fits beside the weights. Types that no product takes (mxfp4) are
+    multiplied in bfloat16, as their kernels do.
     """
     import torch  # only a worker has it
 
     target = torch.device(device)
-    torch_dtype = getattr(torch, dtype if hasattr(torch, dtype) else "bfloat16")
-    size, read_s = _read_s(torch, target, torch_dtype, budget_s * 2 / 3)
-    side = CPU_MATRIX if target.type == "cpu" else GPU_MATRIX
-    product_s = _product_s(torch, target, torch_dtype, side, budget_s / 3)
+    product_dtype = getattr(torch, dtype if hasattr(torch, dtype) else "bfloat16")
+    read_dtype = torch.float32 if target.type == "cpu" else product_dtype
+    with torch.inference_mode():
+        size, read_s = _read_s(torch, target, read_dtype, budget_s * 2 / 3)
+        side = CPU_MATRIX if target.type == "cpu" else GPU_MATRIX
+        product_s = _product_s(torch, target, product_dtype, side, budget_s / 3)
     if target.type == "cuda":
         torch.cuda.empty_cache()
     return CeilingFacts(
@@ -42,17 +51,24 @@ def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
         method=(
             "read: fastest pass of a matrix-vector product"
             + (" or a sum" if target.type != "cpu" else "")
-            + f" over {size / 1e9:.2f} GB of random data; multiply: fastest {side} x {side} product"
+            + f" over {size / 1e9:.2f} GB of random {_name(read_dtype)};"
+            + f" multiply: fastest {side} x {side} product in {_name(product_dtype)}"
+            + ("; timed by device events" if target.type == "cuda" else "")
         ),
     )
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _read_s(torch: Any, target: Any, dtype: Any, budget_s: float) -> tuple[int, float]:
     """Bytes of the buffer, and seconds of the fastest pass over it."""
     buffer = _buffer(torch, target, dtype)
     size = buffer.numel() * buffer.element_size()
-    vector = torch.randn(buffer.shape[1], device=target, dtype=dtype)
-    fastest = _fastest_s(torch, target, lambda: torch.mv(buffer, vector), budget_s / 2)
+    vector = torch.randn(COLUMNS, device=target, dtype=dtype)
+    found = torch.empty(buffer.shape[0], device=target, dtype=dtype)
+    fastest = _fastest_s(torch, target, lambda: torch.mv(buffer, vector, out=found), budget_s / 2)
     if target.type != "cpu":
         fastest = min(fastest, _fastest_s(torch, target, buffer.sum, budget_s / 2))
     return size, fastest
@@ -61,42 +77,64 @@ def _read_s(torch: Any, target: Any, dtype: Any, budget_s: float) -> tuple[int, 
 def _product_s(torch: Any, target: Any, dtype: Any, side: int, budget_s: float) -> float:
     left = torch.randn(side, side, device=target, dtype=dtype)
     right = torch.randn(side, side, device=target, dtype=dtype)
-    return _fastest_s(torch, target, lambda: left @ right, budget_s)
+    found = torch.empty_like(left)
+    return _fastest_s(torch, target, lambda: torch.mm(left, right, out=found), budget_s)
 
 
 def _buffer(torch: Any, target: Any, dtype: Any) -> Any:
-    size = CPU_BUFFER_BYTES if target.type == "cpu" else GPU_BUFFER_BYTES
-    columns = 8192
+    """Random numbers, (rows, 8192), as many as fit.
+
+    Raises:
+        torch.OutOfMemoryError, RuntimeError: not even a buffer beyond the caches fits.
+    """
+    is_cpu = target.type == "cpu"
+    size, smallest = (CPU_BUFFER_BYTES, MIN_CPU_BUFFER_BYTES) if is_cpu else (GPU_BUFFER_BYTES, MIN_GPU_BUFFER_BYTES)
     while True:
-        rows = size // (columns * torch.empty((), dtype=dtype).element_size())
+        rows = size // (COLUMNS * torch.empty((), dtype=dtype).element_size())
         try:
-            return torch.randn(rows, columns, device=target, dtype=dtype)
-        except RuntimeError:
-            if size < 1 << 26:
+            return torch.randn(rows, COLUMNS, device=target, dtype=dtype)
+        except RuntimeError:  # torch.OutOfMemoryError, and what mps and the CPU's allocator raise in its place
+            if size // 2 < smallest:
                 raise
             size //= 2
 
 
 def _fastest_s(torch: Any, target: Any, work: Callable[[], Any], budget_s: float) -> float:
-    """Seconds of the fastest of several passes; the device is idle before and after each."""
-    synchronise = _synchroniser(torch, target)
-    work()
-    synchronise()
+    """Seconds of the fastest of several passes."""
+    timed = _timer(torch, target)
+    timed(work)
     fastest = float("inf")
     passes = 0
     begun = time.monotonic()
-    while passes < MIN_PASSES or (time.monotonic() - begun < budget_s and passes < 50):
-        before = time.perf_counter_ns()
-        work()
-        synchronise()
-        fastest = min(fastest, (time.perf_counter_ns() - before) * 1e-9)
+    while passes < MIN_PASSES or (time.monotonic() - begun < budget_s and passes < MAX_PASSES):
+        fastest = min(fastest, timed(work))
         passes += 1
     return fastest
 
 
-def _synchroniser(torch: Any, target: Any) -> Callable[[], None]:
+def _timer(torch: Any, target: Any) -> Callable[[Callable[[], Any]], float]:
+    """What runs a piece of work and gives its seconds; on a GPU, whose passes last about 1 ms, by device events.
+
+    There the work runs twice and the second time counts: launched while the first still runs, it starts at once.
+    """
     if target.type == "cuda":
-        return lambda: torch.cuda.synchronize(target)
-    if target.type == "mps":
-        return torch.mps.synchronize
-    return lambda: None
+        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+        def by_events(work: Callable[[], Any]) -> float:
+            work()
+            first.record()
+            work()
+            last.record()
+            last.synchronize()
+            return float(first.elapsed_time(last)) * 1e-3
+
+        return by_events
+    synchronise = torch.mps.synchronize if target.type == "mps" else lambda: None
+
+    def by_host(work: Callable[[], Any]) -> float:
+        before = time.perf_counter_ns()
+        work()
+        synchronise()
+        return (time.perf_counter_ns() - before) * 1e-9
+
+    return by_host

@@ -21,6 +21,11 @@ OpenWorker = Callable[[GroupPlan], Worker]
 class GroupLostError(Exception):
     """A worker could not be opened: its cells cannot be measured."""
 
+    def __init__(self, failure: Failed, worker_id: str) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+        self.worker_id = worker_id
+
 
 class Crew:
     """Workers by group. Everything that they say goes into the record."""
@@ -34,15 +39,22 @@ class Crew:
         self.measured_ceilings: set[str] = set()
         self.cold_s = 0.0
         """Seconds spent on loading weights and compiling so far."""
+        self._open_s: dict[str, float] = {}
+        self._last_cpu_s: dict[str, float] = {}
+        """By worker, closed ones included: the sum never falls when one is replaced."""
 
     def cpu_s(self) -> float | None:
-        """CPU seconds of all open workers; None where one cannot tell."""
-        values = [worker.cpu_s() for worker in list(self._workers.values())]
-        known = [value for value in values if value is not None]
-        return sum(known) if known and len(known) == len(values) else None
+        """CPU seconds of all workers so far, cumulative; None where an open one cannot tell."""
+        for worker in list(self._workers.values()):
+            seconds = worker.cpu_s()
+            if seconds is None:
+                return None
+            self._last_cpu_s[worker.worker_id] = seconds
+        values = list(self._last_cpu_s.values())
+        return sum(values) if values else None
 
-    def worker(self, group: GroupPlan) -> Worker:
-        """The open worker of a group; opened, or opened anew, where there is none.
+    def worker(self, group: GroupPlan, limit_s: float) -> Worker:
+        """The open worker of a group; opened within `limit_s`, or opened anew, where there is none.
 
         Raises:
             GroupLostError: it cannot be opened. PlugError: the same, and the run has no other group.
@@ -52,17 +64,32 @@ class Crew:
         if not self._plan.is_interleaved:
             self.close()
         self._progress.open_group(_describe(group))
-        worker = self._open_worker(group)
-        self._workers[group.group] = worker
-        self._measure_ceilings(worker, group)
+        worker = self._start(group)
+        if not self._measure_ceilings(worker, group, limit_s):
+            self.drop(group)
+            worker = self._start(group)
         begun = time.monotonic()
-        answer = self.ask(worker, self._open_command(group), self._plan.config.run.budget.open)
-        self.cold_s += time.monotonic() - begun
+        answer = self.ask(worker, self._open_command(group), limit_s)
+        self._open_s[group.group] = time.monotonic() - begun
+        self.cold_s += self._open_s[group.group]
         if isinstance(answer, Failed):
             self.drop(group)
             if answer.is_refusal and len(self._plan.groups) == 1:
                 raise PlugError(answer.text, fix=answer.fix)
-            raise GroupLostError(f"{answer.cause}: {answer.text}", answer.cause)
+            raise GroupLostError(answer, worker.worker_id)
+        return worker
+
+    def reopening_s(self, group: GroupPlan) -> float:
+        """Seconds that a visit will spend on loading first: as long as the last time, none where the worker is open."""
+        return 0.0 if group.group in self._workers else self._open_s.get(group.group, 0.0)
+
+    def _start(self, group: GroupPlan) -> Worker:
+        try:
+            worker = self._open_worker(group)
+        except OSError as error:
+            failure = Failed(cause="crashed", text=f"no worker can be started: {error.strerror or error}")
+            raise GroupLostError(failure, "none") from None
+        self._workers[group.group] = worker
         return worker
 
     def ask(self, worker: Worker, command: Command, limit_s: float, kept: list[Event] | None = None) -> Done | Failed:
@@ -88,22 +115,31 @@ class Crew:
         """End the worker of a group."""
         worker = self._workers.pop(group.group, None)
         if worker is not None:
-            worker.close()
+            self._end(worker)
 
     def close(self) -> None:
         """End all workers."""
         while self._workers:
-            self._workers.popitem()[1].close()
+            self._end(self._workers.popitem()[1])
 
-    def _measure_ceilings(self, worker: Worker, group: GroupPlan) -> None:
+    def _end(self, worker: Worker) -> None:
+        seconds = worker.cpu_s()
+        if seconds is not None:
+            self._last_cpu_s[worker.worker_id] = seconds
+        worker.close()
+
+    def _measure_ceilings(self, worker: Worker, group: GroupPlan, limit_s: float) -> bool:
+        """Measure what the device can do, once a dtype; whether the worker can go on."""
         dtype = group.spec.model.dtype
         if dtype in self.measured_ceilings or group.spec.engine.kind == "fake":
-            return
+            return True
         self.measured_ceilings.add(dtype)
         command = MeasureCeilings(device=self._plan.torch_device, dtype=dtype, budget_s=CEILING_BUDGET_S)
-        failure = self.ask(worker, command, self._plan.config.run.budget.trial)
-        if isinstance(failure, Failed):
-            self._progress.note(f"ceilings not measured: {failure.text}")
+        failure = self.ask(worker, command, limit_s)
+        if not isinstance(failure, Failed):
+            return True
+        self._progress.note(f"ceilings not measured: {failure.text}")
+        return failure.cause == "engine"
 
     def _open_command(self, group: GroupPlan) -> OpenGroup:
         model = group.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from tokbench.record import timings
 from tokbench.record.observations import Event, RequestTrace, StepTrace
@@ -26,7 +27,7 @@ class Account:
     trial_s: float | None = None
     """Wall time of the last repetition."""
     visit_s: float | None = None
-    """Wall time of the last visit, preparation and warm-up included."""
+    """Wall time of the last visit, preparation and warm-up included, loading the weights left out."""
 
 
 class Ledger:
@@ -37,15 +38,22 @@ class Ledger:
         self._rule = StopRule(stop.rel_ci, stop.min_repetitions, stop.max_repetitions)
 
     def load(self, run: Run) -> None:
-        """Take over what an earlier part of the same run finished."""
+        """Take over what an earlier part of the same run finished.
+
+        A cell stays closed where its own trials closed it. One that was only skipped (no worker, no budget, predicted
+        not to fit) is tried again.
+        """
         for cell_id, cell in run.cells.items():
             account = self.accounts.get(cell_id)
             if account is None:
                 continue
             for trial in cell.good_trials():
-                events: list[Event] = [*trial.requests, *(s for w in trial.of_kind("decode") for s in w.steps)]
-                self.count(cell_id, rate_of(events))
-            account.is_closed = cell.skipped is not None and cell.skipped.cause != "skipped"
+                steps = [trace for window in trial.of_kind("decode") for trace in window.steps]
+                self.count(cell_id, _rate(steps, trial.requests))
+            failures = [trial.failed for trial in cell.trials if trial.failed is not None]
+            account.failures = len(failures)
+            did_not_fit = any(failure.cause == "oom" for failure in failures)
+            account.is_closed = did_not_fit or account.failures >= MAX_FAILURES
 
     def count(self, cell_id: str, rate: float | None) -> None:
         """One more repetition."""
@@ -76,9 +84,12 @@ class Ledger:
 def rate_of(events: list[Event]) -> float | None:
     """Decode tokens per second and user of one repetition's events; None without a duration."""
     steps = [event for event in events if isinstance(event, StepTrace) and event.window_id.endswith("/decode")]
+    return _rate(steps, [event for event in events if isinstance(event, RequestTrace)])
+
+
+def _rate(steps: Sequence[StepTrace], requests: Sequence[RequestTrace]) -> float | None:
     if steps:
         return timings.decode_rate_per_row(steps)
-    requests = [event for event in events if isinstance(event, RequestTrace)]
     seconds = sum(timings.request_decode_s(trace) or 0.0 for trace in requests)
     tokens = sum(timings.request_decode_tokens(trace) for trace in requests)
     return tokens / seconds if seconds > 0 else None

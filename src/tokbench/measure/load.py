@@ -25,6 +25,8 @@ from tokbench.stats import SteadyRule
 WARMUP_SAMPLES = 3
 WARMUP_SAMPLE_S = 0.25
 WARMUP_MIN_STEPS = 4
+POLL_NS = 100_000_000
+"""How long a request engine may wait for chunks when no request is due."""
 
 
 def run_static_batch(engine: StepEngine, work: CellWork, trial_id: str, keep_tokens: bool) -> Iterator[Event]:
@@ -80,12 +82,12 @@ def warm_up(engine: StepEngine, work: CellWork, rule: SteadyRule, cap_s: float) 
     samples: list[StepTrace] = []
     begun = engine.sync()
     while not rule.is_met(medians):
-        if samples and (engine.sync() - begun) * 1e-9 > cap_s:
-            return False, samples
         engine.rewind(0)
         engine.prefill()
         made = 1
         while made < work.output_tokens and not rule.is_met(medians):
+            if (engine.sync() - begun) * 1e-9 > cap_s:
+                return False, samples
             steps = _sample_steps(medians, work.output_tokens - made)
             samples.append(_warmup_sample(engine, work, steps, made))
             medians.append(statistics.median(step_durations_s(samples[-1])))
@@ -152,28 +154,56 @@ def run_closed(engine: RequestEngine, load: ClosedLoad, requests: Sequence[Reque
             request = waiting.pop()
             flying[request.request_id] = _Open(request, None, engine.now())
             engine.submit(request)
-        yield from _collect(engine, flying, engine.now() + 100_000_000, trial_id)
+        yield from _collect(engine, flying, engine.now() + POLL_NS, trial_id)
     yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
 
 
-def run_poisson(
-    engine: RequestEngine, load: PoissonLoad, requests: Sequence[Request], trial_id: str, seed: int
-) -> Iterator[Event]:
-    """Send requests at exponentially distributed gaps, whatever is still in flight, for `load.duration_s`."""
+def warm_up_requests(
+    engine: RequestEngine, rounds: Iterator[Sequence[Request]], rule: SteadyRule, cap_s: float
+) -> bool:
+    """Answer rounds of requests, each at once, until the rounds' times are steady by the rule; whether they became so.
+
+    The requests are not kept: a trace has no window that would keep it apart from those that count.
+    """
+    times_s: list[float] = []
+    begun = engine.now()
+    while not rule.is_met(times_s):
+        if (engine.now() - begun) * 1e-9 > cap_s:
+            return False
+        requests = next(rounds)
+        before = engine.now()
+        together = ClosedLoad(kind="closed", concurrency=len(requests), requests=len(requests))
+        for _ in run_closed(engine, together, requests, "warmup"):
+            pass
+        times_s.append((engine.now() - before) * 1e-9)
+    return True
+
+
+def poisson_arrivals_ns(load: PoissonLoad, seed: int) -> tuple[int, ...]:
+    """When requests are due, counted from the window's start: exponentially distributed gaps for `load.duration_s`."""
     draw = random.Random(seed)
+    arrivals: list[int] = []
+    due_s = draw.expovariate(load.rate_per_s)
+    while due_s < load.duration_s:
+        arrivals.append(round(due_s * 1e9))
+        due_s += draw.expovariate(load.rate_per_s)
+    return tuple(arrivals)
+
+
+def run_arrivals(
+    engine: RequestEngine, arrivals_ns: Sequence[int], requests: Sequence[Request], trial_id: str
+) -> Iterator[Event]:
+    """Send each request when it is due, whatever is still in flight, until all were answered."""
     start = engine.now()
-    due = start + round(draw.expovariate(load.rate_per_s) * 1e9)
-    end = start + round(load.duration_s * 1e9)
+    waiting = [(start + due_ns, request) for due_ns, request in zip(arrivals_ns, requests, strict=True)][::-1]
     flying: dict[str, _Open] = {}
-    waiting = list(reversed(requests))
     yield WindowOpened(trial_id=trial_id, window_id=f"{trial_id}/decode", kind="decode", at_ns=start)
-    while flying or (due < end and waiting):
-        while due <= engine.now() and due < end and waiting:
-            request = waiting.pop()
+    while flying or waiting:
+        while waiting and waiting[-1][0] <= engine.now():
+            due, request = waiting.pop()
             flying[request.request_id] = _Open(request, due, engine.now())
             engine.submit(request)
-            due += round(draw.expovariate(load.rate_per_s) * 1e9)
-        deadline = due if due < end and waiting else engine.now() + 100_000_000
+        deadline = waiting[-1][0] if waiting else engine.now() + POLL_NS
         yield from _collect(engine, flying, deadline, trial_id)
     yield WindowClosed(trial_id=trial_id, window_id=f"{trial_id}/decode", at_ns=engine.now())
 

@@ -20,6 +20,7 @@ from tokbench.arithmetic import (
 )
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure.engines import check_plug
+from tokbench.measure.experiments import load_plug as load_experiment
 from tokbench.measure.models import ResolvedModel
 from tokbench.record.catalog import find_device, shape_from_config
 from tokbench.record.facts import DeviceFacts, HostFacts
@@ -127,8 +128,7 @@ def bind(config: Config, place: Place, resolve: Resolve) -> Plan:
     groups = binder.group(cells)
     _refuse_if_nothing_fits(groups, usable)
     peaks = [group.predicted_peak_bytes() for group in groups]
-    together = sum(peaks) if all(peaks) else 0
-    is_interleaved = len(groups) == 1 or usable is None or together <= usable
+    is_interleaved = len(groups) == 1 or usable is None or sum(peaks) <= usable
     return Plan(
         config=config,
         host=place.host,
@@ -187,6 +187,12 @@ class _Binder:
 
         spec = cell.spec.model_copy(update={"device": self._place.device.kind, "hardware": self._place.device.name})
         check_plug(spec.engine)
+        if spec.experiment != "none":
+            load_experiment(spec.experiment.kind)
+        if spec.speculation != "none":
+            raise PlugError(
+                f"speculation: engine {spec.engine.kind!r} does not draft tokens yet", fix="write speculation: none"
+            )
         bound = make_cell(spec)
         shape = self._shape(spec)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
@@ -248,6 +254,6 @@ def config_json(model: ResolvedModel | None) -> str | None:
 
 def safe_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What a worker may inherit: everything but tokens and keys, which only the parent needs to fetch weights."""
-    secret = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "ACCESS_KEY", "CREDENTIAL")
+    secret = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "_KEY", "_AUTH")
     kept = ("TOKENIZERS_PARALLELISM",)
     return {k: v for k, v in environ.items() if k in kept or not any(word in k.upper() for word in secret)}

@@ -38,6 +38,8 @@ MAX_TRIALS_PER_VISIT, APART_MAX_TRIALS_PER_VISIT = 3, 10
 memory together cost a reload each time, and stay longer."""
 GPU_TOLERANCE, CPU_TOLERANCE = 0.01, 0.05
 """How far the last warm-up samples may lie apart. Source: shared/data/experiments.md, 0.3; 5 % on a shared CPU."""
+TRIAL_FLOOR_S, OPEN_FLOOR_S = 60.0, 300.0
+"""What a trial, and what loading or compiling, may take where the budget ends sooner: it is overrun by no more."""
 
 EndReason = Literal["complete", "budget"]
 
@@ -71,6 +73,7 @@ class Runner:
         self._checked_groups: set[str] = set()
         self._ledger = Ledger([cell.cell.cell_id for cell in plan.cells()], self._spec.stop)
         self._order = 0
+        self._first_block = 0
         self._failed = 0
         self._skipped: set[str] = set()
         self._started = time.monotonic()
@@ -98,7 +101,7 @@ class Runner:
         """
         self._announce(earlier)
         try:
-            reason = self._blocks(earlier)
+            reason = self._blocks()
         finally:
             self.crew.close()
         self._writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
@@ -112,85 +115,91 @@ class Runner:
         )
         if earlier is not None:
             self._ledger.load(earlier)
-            self._order = sum(len(cell.trials) for cell in earlier.cells.values())
+            trials = [trial.started for cell in earlier.cells.values() for trial in cell.trials]
+            self._order = max((started.order + 1 for started in trials), default=0)
+            self._first_block = max((started.block + 1 for started in trials), default=0)
             self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
-        known = set(earlier.cells) if earlier is not None else set()
+        known = earlier.cells if earlier is not None else {}
         for planned in plan.cells():
-            if planned.cell.cell_id not in known:
+            before = known.get(planned.cell.cell_id)
+            if before is None:
                 self._writer.append(_announcement(planned, plan))
             if planned.refusal is not None:
-                self._ledger.accounts[planned.cell.cell_id].is_closed = True
-                self._skip(planned, "oom", f"predicted not to fit: {planned.refusal}")
+                is_told = before is not None and before.skipped is not None
+                self._close(planned, "oom", f"predicted not to fit: {planned.refusal}", is_told=is_told)
         self._writer.sync()
 
-    def _blocks(self, earlier: Run | None) -> EndReason:
+    def _blocks(self) -> EndReason:
         coarse = [c for c in self._plan.cells() if self._account(c).repetitions == 0 and not self._account(c).is_closed]
-        block = 0
+        block = self._first_block
         if coarse:
             self._pass(block, coarse, is_coarse=True)
-        while self.left_s() > 0:
-            wanting = [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]
-            if not wanting:
-                return "complete"
             block += 1
-            if not self._pass(block, wanting, is_coarse=False):
+        while wanting := [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]:
+            if self.left_s() <= 0 or not self._pass(block, wanting, is_coarse=False):
                 return "budget"
-        return "budget"
+            block += 1
+        return "complete"
 
     def _account(self, cell: PlannedCell) -> Account:
         return self._ledger.accounts[cell.cell.cell_id]
 
     def _pass(self, block: int, cells: list[PlannedCell], *, is_coarse: bool) -> int:
-        """One block; returns how many cells were visited."""
-        visited = 0
+        """One block; returns how many cells had a turn, in vain or not."""
+        turns = 0
         wanted = {cell.cell.cell_id for cell in cells}
         for group in self._groups_in_turn(block):
             members = [cell for cell in group.cells if cell.cell.cell_id in wanted]
             random.Random(f"{self._spec.seed}-{block}-{group.group}").shuffle(members)
             if is_coarse:
                 members.sort(key=_coarse_value)
-            for index, planned in enumerate(members):
-                if not self._can_afford(planned, is_coarse):
+            for planned in members:
+                if not self._can_afford(group, planned, is_coarse):
                     if is_coarse:
                         self._skip(planned, "skipped", "the budget was spent before this cell's turn")
                     continue
-                self._progress.begin_cell(visited + 1, len(cells), block, planned)
+                turns += 1
+                self._progress.begin_cell(turns, len(cells), block, planned)
                 self._progress.expect(self.eta_s())
                 try:
-                    self._visit(group, planned, block)
+                    self._visit(group, planned, block, is_long=not (is_coarse or self._plan.is_interleaved))
                 except GroupLostError as lost:
-                    self._failed += 1
-                    for other in members[index:]:
-                        self._skip(other, lost.args[1], lost.args[0])
-                        self._account(other).is_closed = True
+                    self._lose_group(group, planned, block, lost)
                     break
-                visited += 1
             if is_coarse and group is not self._plan.groups[-1]:
                 self._on_block()
         self._progress.end_block(block, self.left_s())
         self._on_block()
-        return visited
+        return turns
 
     def _groups_in_turn(self, block: int) -> Iterator[GroupPlan]:
         """Groups of a block; reversed every other block (ABBA), which also spares a reload where only one fits."""
         yield from (self._plan.groups if block % 2 == 0 else tuple(reversed(self._plan.groups)))
 
-    def _can_afford(self, planned: PlannedCell, is_coarse: bool) -> bool:
+    def _can_afford(self, group: GroupPlan, planned: PlannedCell, is_coarse: bool) -> bool:
         account = self._account(planned)
-        expected = account.visit_s if account.visit_s is not None else 0.0
+        expected = (account.visit_s or 0.0) + self.crew.reopening_s(group)
         return self.left_s() > (0.0 if is_coarse else expected)
 
-    def _visit(self, group: GroupPlan, planned: PlannedCell, block: int) -> None:
+    def _limit_s(self) -> float:
+        """Seconds that a trial may take: no more than the budget has left, but for a floor."""
+        return min(self._spec.budget.trial, max(self.left_s(), TRIAL_FLOOR_S))
+
+    def _open_limit_s(self) -> float:
+        """The same for loading and compiling, which `budget.cold` gives more time."""
+        left = self.left_s() + max(self._spec.budget.cold - self.crew.cold_s, 0.0)
+        return min(self._spec.budget.open, max(left, OPEN_FLOOR_S))
+
+    def _visit(self, group: GroupPlan, planned: PlannedCell, block: int, *, is_long: bool) -> None:
         """Prepare, warm up and repeat one cell."""
+        worker = self.crew.worker(group, self._open_limit_s())
         begun = time.monotonic()
-        worker = self.crew.worker(group)
         cell = planned.cell
-        if not self._prepare(worker, group, planned):
+        if not self._prepare(worker, group, planned, block):
             return
         account = self._account(planned)
         done = 0
-        together = self._plan.is_interleaved or block == 0
-        limit_s, limit = (VISIT_S, MAX_TRIALS_PER_VISIT) if together else (APART_VISIT_S, APART_MAX_TRIALS_PER_VISIT)
+        limit_s, limit = (APART_VISIT_S, APART_MAX_TRIALS_PER_VISIT) if is_long else (VISIT_S, MAX_TRIALS_PER_VISIT)
         while done == 0 or (
             done < limit
             and account.trial_s is not None
@@ -202,45 +211,49 @@ class Runner:
             done += 1
         account.visit_s = time.monotonic() - begun
 
-    def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell) -> bool:
+    def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int) -> bool:
         check = group.group not in self._checked_groups and planned.cell.spec.engine.check_tokens > 0
         command = PrepareCell(
             cell_id=planned.cell.cell_id, spec=planned.cell.spec, seed=self._spec.seed, check_identity=check
         )
-        failure = self.crew.ask(worker, command, self._spec.budget.open)
+        failure = self.crew.ask(worker, command, self._open_limit_s())
         if isinstance(failure, Failed):
-            self._lose(group, planned, failure)
+            self._lose(group, planned, failure, self._begin_trial(planned, block, worker.worker_id))
             return False
         self._checked_groups.add(group.group)
         return True
 
-    def _trial(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int, *, with_warmup: bool) -> bool:
-        cell, account = planned.cell, self._account(planned)
-        trial_id = f"{cell.cell_id}-{self._order}"
+    def _begin_trial(self, planned: PlannedCell, block: int, worker_id: str) -> str:
+        cell_id = planned.cell.cell_id
+        trial_id = f"{cell_id}-{self._order}"
         self._writer.append(
             TrialStarted(
                 trial_id=trial_id,
-                cell_id=cell.cell_id,
-                repetition=account.repetitions,
+                cell_id=cell_id,
+                repetition=self._account(planned).repetitions,
                 block=block,
                 order=self._order,
-                worker_id=worker.worker_id,
+                worker_id=worker_id,
                 at_ns=time.monotonic_ns(),
             )
         )
         self._order += 1
+        return trial_id
+
+    def _trial(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int, *, with_warmup: bool) -> bool:
+        account = self._account(planned)
+        trial_id = self._begin_trial(planned, block, worker.worker_id)
         is_steady: bool | None = None
-        begun = time.monotonic()
         if with_warmup:
-            warmed = self.crew.ask(worker, self._warm_up(trial_id), self._spec.budget.trial)
+            warmed = self.crew.ask(worker, self._warm_up(trial_id), self._limit_s())
             if isinstance(warmed, Failed):
                 self._lose(group, planned, warmed, trial_id)
                 return False
             is_steady = warmed.is_steady
-            begun = time.monotonic()
+        begun = time.monotonic()
         events: list[Event] = []
         command = RunTrial(trial_id=trial_id, keep_tokens=account.repetitions == 0, seed=self._spec.seed)
-        answer = self.crew.ask(worker, command, self._spec.budget.trial, events)
+        answer = self.crew.ask(worker, command, self._limit_s(), events)
         if isinstance(answer, Failed):
             self._lose(group, planned, answer, trial_id)
             return False
@@ -248,7 +261,7 @@ class Runner:
         self._writer.append(TrialFinished(trial_id=trial_id, at_ns=time.monotonic_ns(), is_steady=is_steady))
         self._writer.sync()
         rate = rate_of(events)
-        self._ledger.count(cell.cell_id, rate)
+        self._ledger.count(planned.cell.cell_id, rate)
         self._progress.end_trial(planned, rate, account.repetitions)
         return True
 
@@ -260,29 +273,46 @@ class Runner:
             cap_s=self._spec.stop.warmup_cap,
         )
 
-    def _lose(self, group: GroupPlan, planned: PlannedCell, failure: Failed, trial_id: str | None = None) -> None:
-        """Record a failure and replace the worker."""
-        cell_id = planned.cell.cell_id
-        now = time.monotonic_ns()
-        self._failed += 1
-        if trial_id is not None:
-            self._writer.append(
-                TrialFailed(
-                    trial_id=trial_id,
-                    cell_id=cell_id,
-                    at_ns=now,
-                    cause=failure.cause,
-                    message=failure.text,
-                    traceback=failure.traceback,
-                )
-            )
-        is_closed = self._ledger.fail(cell_id, failure.cause) or failure.is_refusal
-        self._account(planned).is_closed = is_closed
-        if is_closed or trial_id is None:
-            self._skip(planned, failure.cause, failure.text)
+    def _lose(self, group: GroupPlan, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
+        """Record a failed trial and end the worker; the next visit opens another."""
+        self._fail(planned, failure, trial_id)
+        is_closed = self._ledger.fail(planned.cell.cell_id, failure.cause)
+        if is_closed or failure.is_refusal:
+            self._close(planned, failure.cause, failure.text)
         self._writer.sync()
         self._progress.note(f"{failure.cause}: {failure.text}")
         self.crew.drop(group)
+
+    def _lose_group(self, group: GroupPlan, planned: PlannedCell, block: int, lost: GroupLostError) -> None:
+        """The worker cannot be opened: one failed trial, and no cell of the group is tried again in this run."""
+        self._fail(planned, lost.failure, self._begin_trial(planned, block, lost.worker_id))
+        for member in group.cells:
+            if not self._account(member).is_closed:
+                self._close(member, lost.failure.cause, lost.failure.text)
+        self._writer.sync()
+        self._progress.note(f"{lost.failure.cause}: {lost.failure.text}")
+
+    def _fail(self, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
+        self._failed += 1
+        self._writer.append(
+            TrialFailed(
+                trial_id=trial_id,
+                cell_id=planned.cell.cell_id,
+                at_ns=time.monotonic_ns(),
+                cause=failure.cause,
+                message=failure.text,
+                traceback=failure.traceback,
+            )
+        )
+
+    def _close(self, planned: PlannedCell, cause: FailureCause, reason: str, *, is_told: bool = False) -> None:
+        """Try a cell no more; a cell without a result says why."""
+        account = self._account(planned)
+        account.is_closed = True
+        if account.repetitions == 0:
+            if not is_told:
+                self._skip(planned, cause, reason)
+            self._skipped.add(planned.cell.cell_id)
 
     def _skip(self, planned: PlannedCell, cause: FailureCause, reason: str) -> None:
         self._skipped.add(planned.cell.cell_id)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import psutil
 
-from tokbench.errors import RecordError
+from tokbench.errors import PlugError, RecordError
 from tokbench.measure.meters import Meter
 from tokbench.measure.nvml import GpuSample, NvmlReader
-from tokbench.record.observations import Event, LoadSample
+from tokbench.record.observations import EnergyReading, Event, LoadSample, MeterAbsent, PowerReading
 
 CPU_INTERVAL_S = 1.0
 GPU_INTERVAL_S = 0.2
+JOIN_S = 5.0
+"""How long the end of a run waits for a meter that does not answer."""
 
 
 class Sampler:
@@ -25,12 +27,13 @@ class Sampler:
         self,
         append: Callable[[Event], None],
         worker_cpu_s: Callable[[], float | None],
-        meters: Sequence[Meter] = (),
+        meters: Mapping[str, Meter],
         gpu: NvmlReader | None = None,
     ) -> None:
         self._append = append
         self._worker_cpu_s = worker_cpu_s
-        self._meters = tuple(meters)
+        self._meters = dict(meters)
+        self._opened = tuple(meters.values())
         self._gpu = gpu
         self._interval_s = GPU_INTERVAL_S if gpu is not None or meters else CPU_INTERVAL_S
         self._stop = threading.Event()
@@ -44,8 +47,8 @@ class Sampler:
         """Stop, and let go of the meters."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
-        for meter in self._meters:
+            self._thread.join(JOIN_S)
+        for meter in self._opened:
             meter.close()
 
     def _watch(self) -> None:
@@ -60,9 +63,18 @@ class Sampler:
     def sample_once(self) -> None:
         """Take one sample of everything."""
         self._append(read_load(self._worker_cpu_s(), self._gpu.sample() if self._gpu is not None else None))
-        for meter in self._meters:
-            for reading in meter.read():
+        for name, meter in list(self._meters.items()):
+            for reading in self._read(name, meter):
                 self._append(reading)
+
+    def _read(self, name: str, meter: Meter) -> list[EnergyReading | PowerReading]:
+        """One reading; a meter that fails is recorded and left out from then on, the others go on."""
+        try:
+            return meter.read()
+        except (OSError, PlugError) as error:
+            del self._meters[name]
+            self._append(MeterAbsent(meter=name, reason=f"it could be read no longer: {error}"))
+            return []
 
 
 def read_load(worker_cpu_s: float | None, gpu: GpuSample | None) -> LoadSample:

@@ -1,7 +1,7 @@
 """The child process that holds one engine open: reads commands, sends events and replies.
 
 It is the one place that catches every exception: whatever an engine raises becomes a `Failed` with its traceback. What
-kills the process is seen by the parent. Run as `python -m tokbench.measure.worker FD`.
+kills the process is seen by the parent. Run as `python -m tokbench.measure.worker FD ID`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import itertools
 import os
 import signal
 import sys
@@ -50,6 +51,10 @@ from tokbench.record.observations import (
 from tokbench.record.spec import CellSpec
 from tokbench.stats import SteadyRule
 
+WARMUP_SEED_STEP = 1_000_003
+OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""As CUDA and HIP, torch's CPU allocator, and cuBLAS and cuDNN word it where the error has no type of its own."""
+
 
 class WorkerSession:
     """One engine and the cell that it is prepared for."""
@@ -61,6 +66,7 @@ class WorkerSession:
         self._cell_id = ""
         self._spec: CellSpec | None = None
         self._work: CellWork | None = None
+        self._seed = 0
 
     def answer(self, command: Command) -> Iterator[Reply]:
         """Carry out one command: its events, then `Done` or `Failed`."""
@@ -135,9 +141,15 @@ class WorkerSession:
         return self._work
 
     def _prepare(self, command: PrepareCell) -> Iterator[Event]:
-        self._cell_id, self._spec = command.cell_id, command.spec
+        self._cell_id, self._spec, self._seed = command.cell_id, command.spec, command.seed
         if not self._is_step_engine:
             self._work = None
+            if command.spec.load.kind == "static_batch":
+                raise PlugError(
+                    f"engine {command.spec.engine.kind!r} in mode {command.spec.engine.mode!r} answers requests, not "
+                    "static batches",
+                    fix="write load: {kind: closed, concurrency: 1, requests: 10}",
+                )
             return
         engine = self._step_engine()
         load_spec = command.spec.load
@@ -178,18 +190,42 @@ class WorkerSession:
             )
 
     def _warm_up(self, command: WarmUp) -> Iterator[Event | bool]:
+        rule = SteadyRule(load.WARMUP_SAMPLES, command.tolerance)
+        window_id = f"{command.trial_id}/warmup"
         if not self._is_step_engine:
+            yield from self._warm_up_requests(command, rule, window_id)
             return
         engine = self._step_engine()
-        rule = SteadyRule(load.WARMUP_SAMPLES, command.tolerance)
         opened = engine.sync()
         is_steady, samples = load.warm_up(engine, self._prepared_work(), rule, command.cap_s)
-        window_id = f"{command.trial_id}/warmup"
         yield WindowOpened(trial_id=command.trial_id, window_id=window_id, kind="warmup", at_ns=opened)
         for sample in samples:
             yield sample.model_copy(update={"trial_id": command.trial_id, "window_id": window_id})
         yield WindowClosed(trial_id=command.trial_id, window_id=window_id, at_ns=engine.sync())
         yield is_steady
+
+    def _warm_up_requests(self, command: WarmUp, rule: SteadyRule, window_id: str) -> Iterator[Event | bool]:
+        engine, spec = self._request_engine()
+        count = spec.load.concurrency if spec.load.kind == "closed" else 1
+
+        def rounds() -> Iterator[list[Request]]:
+            for number in itertools.count(1):  # prompts of their own: a server may remember those it has seen
+                seed = self._seed + WARMUP_SEED_STEP * number
+                yield self._requests(engine, spec, count, f"{window_id}-{number}", seed)
+
+        yield WindowOpened(trial_id=command.trial_id, window_id=window_id, kind="warmup", at_ns=engine.now())
+        is_steady = load.warm_up_requests(engine, rounds(), rule, command.cap_s)
+        yield WindowClosed(trial_id=command.trial_id, window_id=window_id, at_ns=engine.now())
+        yield is_steady
+
+    def _request_engine(self) -> tuple[RequestEngine, CellSpec]:
+        if self._engine is None or self._is_step_engine or self._spec is None:
+            raise TrialError("no request engine is open and prepared", cause="engine")
+        return cast(RequestEngine, self._engine), self._spec
+
+    def _requests(self, engine: RequestEngine, spec: CellSpec, count: int, name: str, seed: int) -> list[Request]:
+        prompts = make_prompts(spec.workload, count, None, engine.vocabulary, seed)
+        return [Request(f"{name}-{n}", prompt, spec.workload.output_tokens) for n, prompt in enumerate(prompts)]
 
     def _trial(self, command: RunTrial) -> Iterator[Event]:
         if self._is_step_engine:
@@ -217,24 +253,15 @@ class WorkerSession:
             yield from plug.run(engine, self._prepared_work(), spec, trial_id)
 
     def _request_trial(self, command: RunTrial) -> Iterator[Event]:
-        engine = cast(RequestEngine, self._engine)
-        spec = self._spec
-        assert spec is not None
-        count = spec.load.requests if spec.load.kind == "closed" else 1000
-        prompts = make_prompts(spec.workload, count, None, engine.vocabulary, command.seed)
-        requests = [
-            Request(f"{command.trial_id}-{index}", prompt, spec.workload.output_tokens)
-            for index, prompt in enumerate(prompts)
-        ]
+        engine, spec = self._request_engine()
+        trial_id, seed = command.trial_id, command.seed
         if spec.load.kind == "closed":
-            yield from load.run_closed(engine, spec.load, requests, command.trial_id)
+            requests = self._requests(engine, spec, spec.load.requests, trial_id, seed)
+            yield from load.run_closed(engine, spec.load, requests, trial_id)
         elif spec.load.kind == "poisson":
-            yield from load.run_poisson(engine, spec.load, requests, command.trial_id, command.seed)
-        else:
-            raise PlugError(
-                f"engine {spec.engine.kind!r} in mode {spec.engine.mode!r} answers requests, not static batches",
-                fix="write load: {kind: closed, concurrency: 1, requests: 10}",
-            )
+            arrivals_ns = load.poisson_arrivals_ns(spec.load, seed)
+            requests = self._requests(engine, spec, len(arrivals_ns), trial_id, seed)
+            yield from load.run_arrivals(engine, arrivals_ns, requests, trial_id)
 
     def _ceilings(self, command: MeasureCeilings) -> Iterator[Event]:
         from tokbench.measure.ceilings import measure_ceilings  # torch: only where an engine is
@@ -250,7 +277,7 @@ def _failure(error: Exception) -> Failed:
         text = error.message
     if isinstance(error, TrialError):
         cause = cast(FailureCause, error.cause)
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in text:
+    elif _is_out_of_memory(error):
         cause = "oom"
     return Failed(
         cause=cause,
@@ -259,6 +286,19 @@ def _failure(error: Exception) -> Failed:
         is_refusal=isinstance(error, PlugError | SpecError),
         fix=error.fix if isinstance(error, TokbenchError) else None,
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from (compilers wrap theirs), is memory that ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(seen, RuntimeError) and any(phrase in text for phrase in OUT_OF_MEMORY_PHRASES):
+            return True
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
 
 
 def serve(receive: Callable[[], bytes], send: Callable[[bytes], None], worker_id: str) -> None:
@@ -278,16 +318,16 @@ def _die_with_parent() -> None:
     """Ask Linux to end this process when the runner dies, so that no engine is left holding the device."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").prctl(1, signal.SIGTERM, 0, 0, 0)
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def main() -> None:
-    """Serve the connection whose file descriptor is the first argument."""
+    """Serve the connection whose file descriptor is the first argument, under the id that is the second."""
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     connection = Connection(int(sys.argv[1]))
-    serve(connection.recv_bytes, connection.send_bytes, f"{os.getpid()}-{time.monotonic_ns()}")
+    serve(connection.recv_bytes, connection.send_bytes, sys.argv[2])
     os._exit(0)
 
 

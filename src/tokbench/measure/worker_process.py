@@ -48,9 +48,12 @@ class ProcessWorker:
     def __init__(self, log: Path, environ: Mapping[str, str], threads: int) -> None:
         ours, theirs = Pipe()
         self._connection: Connection = ours
+        self._is_busy = False
+        self.worker_id = f"{os.getpid()}-{time.monotonic_ns()}"
         with log.open("ab") as output:
+            self._log_start = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tokbench.measure.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "tokbench.measure.worker", str(theirs.fileno()), self.worker_id],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -61,11 +64,11 @@ class ProcessWorker:
         theirs.close()
         self._log = log
         self._ps = psutil.Process(self._process.pid)
-        self.worker_id = str(self._process.pid)
 
     def ask(self, command: Command, limit_s: float) -> Iterator[Reply]:
         """Send a command; a child that dies or takes too long becomes a `Failed`."""
         deadline = time.monotonic() + limit_s
+        self._is_busy = True
         try:
             self._connection.send_bytes(command.model_dump_json().encode())
             while True:
@@ -74,9 +77,11 @@ class ProcessWorker:
                     yield Failed(cause="timeout", text=f"took longer than {limit_s:.0f} s and was ended")
                     return
                 reply = REPLY_ADAPTER.validate_json(self._connection.recv_bytes())
-                yield reply
                 if reply.message != "event":
+                    self._is_busy = False
+                    yield reply
                     return
+                yield reply
         except (EOFError, OSError):
             yield self._death()
 
@@ -86,6 +91,7 @@ class ProcessWorker:
         except subprocess.TimeoutExpired:
             self._kill()
             code = self._process.wait()
+        self._kill()  # what it started may outlive it
         tail = self._log_tail()
         if code == -signal.SIGKILL:
             return Failed(
@@ -97,8 +103,9 @@ class ProcessWorker:
         return Failed(cause="crashed", text=f"the worker died: {name}", traceback=tail)
 
     def _log_tail(self) -> str | None:
-        with contextlib.suppress(OSError):
-            return self._log.read_bytes()[-4000:].decode("utf-8", "replace") or None
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read()[-4000:].decode("utf-8", "replace") or None
         return None
 
     def cpu_s(self) -> float | None:
@@ -114,19 +121,19 @@ class ProcessWorker:
         return self._process.poll() is None
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Ask the child to leave, then make it."""
-        if self.is_alive():
+        """Ask the child to leave, then make it; one that is in the middle of a command could not hear, and is ended."""
+        if self.is_alive() and not self._is_busy:
             with contextlib.suppress(OSError):
                 self._connection.send_bytes(CloseGroup().model_dump_json().encode())
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._kill()
-                self._process.wait()
+        if self.is_alive():
+            self._kill()
+            self._process.wait()
         self._connection.close()
 
 

@@ -110,6 +110,8 @@ class EngineFacts(Frozen):
     cuda_graphs: bool | None = None
     environment: dict[str, str] = {}
     """The few environment variables that change speed (OMP_*, TORCHINDUCTOR_*, PYTORCH_*)."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of how it ran, e.g. why there is no device graph."""
 
 
 class CeilingFacts(Frozen):

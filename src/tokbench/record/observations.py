@@ -12,8 +12,6 @@ from pydantic import Field, TypeAdapter
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen, HostFacts, ModelFacts
 
 SCHEMA_VERSION = 1
-"""1: first version."""
-
 WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment"]
 StampedBy = Literal["host", "device_event", "kernel_rx", "script"]
 FailureCause = Literal["oom", "timeout", "killed", "crashed", "engine", "skipped"]
@@ -349,5 +347,4 @@ Event = Annotated[
     | TrialFailed,
     Field(discriminator="event"),
 ]
-
 EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)

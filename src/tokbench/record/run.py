@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from tokbench.errors import RecordError
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts
 from tokbench.record.observations import (
@@ -179,8 +181,7 @@ def _place_facts(run: Run, event: FactsRead) -> None:
 def _place_in_cell(run: Run, event: CellPlanned | CellSkipped | CellPrepared | IdentityChecked | MemoryReading) -> None:
     if isinstance(event, CellPlanned):
         if event.cell_id not in run.cells:
-            spec = CellSpec.model_validate_json(event.resolved).model_copy(update={"labels": dict(event.labels)})
-            run.cells[event.cell_id] = CellRecord(event, spec)
+            run.cells[event.cell_id] = CellRecord(event, _spec_of(event))
         return
     cell = _known(run.cells, event.cell_id, "cell")
     match event:
@@ -192,6 +193,18 @@ def _place_in_cell(run: Run, event: CellPlanned | CellSkipped | CellPrepared | I
             cell.identity.append(event)
         case MemoryReading():
             cell.memory.append(event)
+
+
+def _spec_of(event: CellPlanned) -> CellSpec:
+    try:
+        spec = CellSpec.model_validate_json(event.resolved)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecordError(
+            f"cell {event.cell_id!r} cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            fix="the file was edited, or written by another version of tokbench",
+        ) from None
+    return spec.model_copy(update={"labels": dict(event.labels)})
 
 
 def _place_in_trial(run: Run, event: Event) -> None:
@@ -206,9 +219,9 @@ def _place_in_trial(run: Run, event: Event) -> None:
         case WindowOpened():
             trial.windows[event.window_id] = Window(event)
         case WindowClosed():
-            trial.windows[event.window_id].closed = event
+            _known(trial.windows, event.window_id, "window").closed = event
         case StepTrace():
-            trial.windows[event.window_id].steps.append(event)
+            _known(trial.windows, event.window_id, "window").steps.append(event)
         case RequestTrace():
             trial.requests.append(event)
         case SpeculationRounds():

@@ -1,34 +1,29 @@
-"""Checks a config's keys and types, and words what is wrong with file, line, key and the nearest valid name."""
+"""Checks a config's keys and types; what is wrong is told with file, line, key and the nearest valid name."""
 
 from __future__ import annotations
 
 import difflib
-import types
 import typing
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
-from tokbench.errors import SpecError
+from tokbench.record.complaint import Complaint, complain, models_in
+from tokbench.record.secrets import is_secret_key, is_secret_value
 from tokbench.record.spec import CellSpec, RunSpec
 from tokbench.record.yaml_tree import Place, Plain, Tree
 
 _Names: typing.TypeAlias = dict[str, typing.Union["_Names", None]]
 T = typing.TypeVar("T", bound=BaseModel)
 
-
-def _models_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
-        return [model for part in typing.get_args(annotation) for model in _models_in(part)]
-    return []
+_OPEN: tuple[Place, ...] = (("labels",), ("engine", "options"), ("experiment", "options"))
+"""Mappings whose keys are the user's or a plug's own."""
 
 
 def _names_of(model: type[BaseModel]) -> _Names:
     names: _Names = {}
     for name, field in model.model_fields.items():
-        parts = _models_in(field.annotation)
+        parts = models_in(field.annotation)
         nested: _Names = {key: value for part in parts for key, value in _names_of(part).items()}
         names[name] = nested if parts else None
     return names
@@ -42,11 +37,12 @@ def known_names() -> _Names:
 
 
 def check_keys(tree: Tree) -> None:
-    """Refuse an unknown key, with the nearest valid one.
+    """Refuse an unknown key, with the nearest valid one, and whatever looks like a secret.
 
     Raises:
         SpecError: file, line, key, nearest valid names.
     """
+    _check_secrets(tree)
 
     def visit(value: Plain, names: _Names, place: Place) -> None:
         if isinstance(value, list):
@@ -54,8 +50,7 @@ def check_keys(tree: Tree) -> None:
                 visit(item, names, (*place, index))
         elif isinstance(value, dict):
             for key, child in value.items():
-                if key not in names:
-                    _refuse(key, names, (*place, key), tree)
+                check_name(key, names, (*place, key), tree)
                 below = names[key]
                 if below:
                     visit(child, below, (*place, key))
@@ -63,15 +58,55 @@ def check_keys(tree: Tree) -> None:
     visit(tree.value, known_names(), ())
 
 
-def _refuse(key: str, names: _Names, place: Place, tree: Tree) -> typing.NoReturn:
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    fix = f"did you mean `{near[0]}`?" if near else f"valid here: {', '.join(sorted(names))}"
-    raise SpecError("unknown key", file=tree.file, line=tree.line_of(place), key=dotted(place), fix=fix)
+def check_name(key: str, names: _Names, place: Place, tree: Tree) -> None:
+    """Refuse one key that is not among `names`.
+
+    Raises:
+        SpecError: file, line, key, nearest valid names.
+    """
+    if key not in names:
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+        fix = f"did you mean `{near[0]}`?" if near else f"valid here: {', '.join(sorted(names))}"
+        raise tree.fault("unknown key", place, fix=fix)
 
 
-def dotted(place: Place) -> str:
-    """A place as a user writes it, list indices left out."""
-    return ".".join(str(part) for part in place if isinstance(part, str))
+def check_path(path: str, tree: Tree, place: Place) -> None:
+    """Refuse a dotted key, as `exclude` names it, that no config can hold.
+
+    Raises:
+        SpecError: the key, and the nearest valid one.
+    """
+    parts = tuple(path.split("."))
+    names: _Names | None = known_names()
+    for depth, part in enumerate(parts):
+        if parts[:depth] in _OPEN:
+            return
+        known = names or {}
+        if part not in known:
+            near = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
+            whole = ".".join((*parts[:depth], near[0], *parts[depth + 1 :])) if near else None
+            fix = f"did you mean `{whole}`?" if whole else "write keys as they stand in the config, e.g. engine.mode"
+            raise tree.fault(f"there is no key {path!r}", place, fix=fix)
+        names = known[part]
+
+
+def _check_secrets(tree: Tree) -> None:
+    fix = "take it out and name the environment variable that holds it: `api_key_env: VAR`, or set HF_TOKEN"
+
+    def visit(value: Plain, place: Place) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                if is_secret_key(key) and child is not None:
+                    message = "a secret does not belong in a config: it would be kept in the record"
+                    raise tree.fault(message, (*place, key), fix=fix)
+                visit(child, (*place, key))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                visit(item, (*place, index))
+        elif isinstance(value, str) and is_secret_value(value):
+            raise tree.fault("this looks like a secret: it would be kept in the record", place, fix=fix)
+
+    visit(tree.value, ())
 
 
 def validate(model: type[T], value: Mapping[str, Plain], tree: Tree) -> T:
@@ -83,34 +118,25 @@ def validate(model: type[T], value: Mapping[str, Plain], tree: Tree) -> T:
     try:
         return model.model_validate(dict(value))
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        first = problems[0]
-        place = _place_in_file(first["loc"], value)
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SpecError(
-            f"{_word(first['type'], first['msg'], first.get('input'))}{more}",
-            file=tree.file,
-            line=tree.line_of(place),
-            key=dotted(place),
-            fix="add the key" if first["type"] == "missing" else "see README.md, The config, for what may stand here",
-        ) from None
+        complaints = complain(model, value, error.errors(include_url=False))
+        first = complaints[0]
+        more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+        place = _find(tree.value, first) or first.place
+        raise tree.fault(f"{first.message}{more}", place, fix=first.fix) from None
 
 
-def _place_in_file(loc: tuple[int | str, ...], value: Plain | Mapping[str, Plain]) -> Place:
-    """Pydantic's location without the union tags it mixes in."""
-    place: list[str | int] = []
-    here: object = value
-    for index, part in enumerate(loc):
-        if isinstance(here, Mapping) and part in here:
-            here = here[part]
-        elif not (isinstance(here, Mapping) and index == len(loc) - 1):
-            continue
-        place.append(part)
-    return tuple(place)
+def _find(root: Plain, complaint: Complaint) -> Place | None:
+    """The place in the file: through lists of objects, at the item that holds what was refused."""
 
+    def search(value: Plain, place: Place) -> Place | None:
+        if isinstance(value, list) and value != complaint.given:
+            found = ((index, search(item, place)) for index, item in enumerate(value))
+            return next(((index, *below) for index, below in found if below is not None), None)
+        if not place:
+            return () if value == complaint.given and type(value) is type(complaint.given) else None
+        if not isinstance(value, dict) or not isinstance(place[0], str) or place[0] not in value:
+            return None
+        below = search(value[place[0]], place[1:])
+        return None if below is None else (place[0], *below)
 
-def _word(kind: str, message: str, given: object) -> str:
-    if kind == "missing":
-        return "a required key is missing"
-    text = message[0].lower() + message[1:]
-    return f"{text}, not {given!r}" if isinstance(given, str | int | float | bool) else text
+    return search(root, complaint.place)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-_DURATION = re.compile(r"^\s*([0-9.]+)\s*(ms|s|sec|min|m|h)?\s*$")
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|sec|min|m|h)?\s*")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, None: 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration_s(value: object) -> object:
-    """Seconds from `20min`, `90s`, `1.5h` or a number; anything else is handed on for the type check to refuse."""
-    if isinstance(value, str) and (match := _DURATION.match(value)):
-        return float(match[1]) * _SECONDS[match[2]]
-    return value
+    """Seconds from `20min`, `90s`, `1.5h` or a number; what is not text is handed on for the type check to refuse.
+
+    Raises:
+        ValueError: text that is no duration.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError("should be a duration such as 90s, 20min or 1.5h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _with_kind(value: object) -> object:
+    """A load that does not say its kind is a static batch."""
+    return {"kind": "static_batch", **value} if isinstance(value, Mapping) and "kind" not in value else value
 
 
 Duration = Annotated[PositiveFloat, BeforeValidator(parse_duration_s)]
@@ -26,7 +39,7 @@ Option = str | int | float | bool
 class SpecPart(BaseModel):
     """Base of everything a user writes: frozen, strict types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelSpec(SpecPart):
@@ -65,6 +78,14 @@ class WorkloadSpec(SpecPart):
     text: str | None = None
     path: str | None = None
 
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.kind == "fixed" and not self.text:
+            raise ValueError("a fixed workload needs its `text`")
+        if self.kind == "jsonl" and not self.path:
+            raise ValueError("a jsonl workload needs the `path` of its file")
+        return self
+
 
 class StaticBatchLoad(SpecPart):
     """A fixed number of sequences in one forward pass."""
@@ -89,7 +110,9 @@ class PoissonLoad(SpecPart):
     duration_s: PositiveFloat
 
 
-LoadSpec = Annotated[StaticBatchLoad | ClosedLoad | PoissonLoad, Field(discriminator="kind")]
+LoadSpec = Annotated[
+    StaticBatchLoad | ClosedLoad | PoissonLoad, Field(discriminator="kind"), BeforeValidator(_with_kind)
+]
 
 
 class StopSpec(SpecPart):
@@ -100,6 +123,14 @@ class StopSpec(SpecPart):
     max_repetitions: PositiveInt = 20
     warmup_cap: Duration = 20.0
     """A warm-up that is not steady by then ends, and the repetition is marked unsteady."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if "min_repetitions" in self.model_fields_set and self.min_repetitions > self.max_repetitions:
+            raise ValueError(
+                f"min_repetitions ({self.min_repetitions}) is larger than max_repetitions ({self.max_repetitions})"
+            )
+        return self
 
 
 class BudgetSpec(SpecPart):
@@ -162,4 +193,4 @@ class RunSpec(SpecPart):
     budget: BudgetSpec = BudgetSpec()
     energy: Literal["auto", "off"] | EnergySpec = "auto"
     compare: CompareSpec = CompareSpec()
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tokbench.errors import SpecError
-from tokbench.record.axes import RUN_KEYS, Axis, count_up, find_axes
-from tokbench.record.schema import check_keys, dotted, validate
+from tokbench.record.axes import MAX_CELLS, RUN_KEYS, Axis, count_up, find_axes
+from tokbench.record.schema import check_keys, check_path, validate
+from tokbench.record.secrets import is_secret_value
 from tokbench.record.spec import CellSpec, RunSpec
-from tokbench.record.yaml_tree import Place, Plain, Tree, parse_tree, read_tree
-
-MAX_CELLS = 5_000
+from tokbench.record.yaml_tree import Place, Plain, Tree, dotted, parse_tree, read_tree
 
 ResolveMax = Callable[[CellSpec], int]
 """The largest static batch that memory holds for a cell given with a static batch of 1."""
@@ -91,6 +90,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         tree = _apply_override(tree, override)
     assert isinstance(tree.value, dict)
     check_keys(tree)
+    _check_exclude(tree)
     _refuse_device_list(tree)
     run = validate(RunSpec, {key: tree.value[key] for key in RUN_KEYS if key in tree.value}, tree)
     config = Config(run, tree, tuple(overrides))
@@ -100,38 +100,58 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def _apply_override(tree: Tree, override: str) -> Tree:
     key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise SpecError(f"--set {override!r} is not KEY=VALUE", fix="write e.g. --set model.weights=random")
-    value = parse_tree(text, f"--set {key}").value
-    root = copy.deepcopy(tree.value)
-    lines = dict(tree.lines)
-    *parents, last = key.split(".")
-    branch = root
-    for name in parents:
-        if not isinstance(branch, dict):
-            raise SpecError(f"--set {key}: {name!r} lies below a value that is not a mapping", key=key)
-        child = branch.setdefault(name, {})
-        if not isinstance(child, dict):
-            child = branch[name] = {"kind": child} if isinstance(child, str) and child != "none" else {}
-        branch = child
-    if not isinstance(branch, dict):
-        raise SpecError(f"--set {key}: the config is not a mapping there", key=key)
-    branch[last] = value
     place = tuple(key.split("."))
-    lines = {known: line for known, line in lines.items() if known[: len(place)] != place}
-    return Tree(root, lines, tree.file)
+    if not separator or not all(place):
+        shown = "…" if is_secret_value(override) else override
+        raise SpecError(f"--set {shown!r} is not KEY=VALUE", fix="write e.g. --set model.weights=random")
+    source = f"--set {key}"
+    try:
+        value = parse_tree(text, source).value
+    except SpecError as error:
+        raise SpecError(error.message, file=source, key=error.key, fix=error.fix) from None
+    root = copy.deepcopy(tree.value)
+    made = _set(root, place, value)
+    lines = {known: line for known, line in tree.lines.items() if known[: len(place)] != place}
+    overrides = {known: by for known, by in tree.overrides.items() if known[: len(made)] != made}
+    return Tree(root, lines, tree.file, {**overrides, made: source})
+
+
+def _set(root: Plain, place: tuple[str, ...], value: Plain) -> tuple[str, ...]:
+    """Write a value, in every object where a list of objects stands; the outermost place that had to be made."""
+    branch = root
+    for depth, name in enumerate(place[:-1]):
+        assert isinstance(branch, dict)
+        child = branch.get(name)
+        if isinstance(child, list) and child and all(isinstance(item, dict) for item in child):
+            made = [_set(item, place[depth + 1 :], value) for item in child]
+            return (*place[: depth + 1], *min(made, key=len))
+        if not isinstance(child, dict):
+            branch[name] = {}
+            _set(branch[name], place[depth + 1 :], value)
+            return place[: depth + 1]
+        branch = child
+    assert isinstance(branch, dict)
+    branch[place[-1]] = copy.deepcopy(value)
+    return place
+
+
+def _check_exclude(tree: Tree) -> None:
+    assert isinstance(tree.value, dict)
+    rules = tree.value.get("exclude", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
+        fix = "write exclude: [{engine.mode: compiled, load.static_batch: 4}]"
+        raise tree.fault("should be a list of mappings, each with one key or more", ("exclude",), fix=fix)
+    for index, rule in enumerate(rules):
+        assert isinstance(rule, dict)
+        for key in rule:
+            check_path(key, tree, ("exclude", index, key))
 
 
 def _refuse_device_list(tree: Tree) -> None:
     value = tree.value
     if isinstance(value, dict) and isinstance(value.get("device"), list):
-        raise SpecError(
-            "several devices for one model (tensor parallel) are not supported yet",
-            file=tree.file,
-            line=tree.line_of(("device",)),
-            key="device",
-            fix="name one device, e.g. `device: cuda:0`",
-        )
+        message = "several devices for one model (tensor parallel) are not supported yet"
+        raise tree.fault(message, ("device",), fix="name one device, e.g. `device: cuda:0`")
 
 
 def _put(root: dict[str, Plain], place: Place, value: Plain) -> None:
@@ -165,22 +185,23 @@ def expand(config: Config, resolve_max: ResolveMax) -> tuple[Cell, ...]:
     for bundle in bundles:
         count *= len(bundle)
     if count > MAX_CELLS:
-        raise SpecError(f"the sweep has {count} cells, more than {MAX_CELLS}", file=tree.file, fix="narrow an axis")
+        raise _too_many(tree, count)
     cells: dict[str, Cell] = {}
     for combination in itertools.product(*bundles):
         for point in _grow(_point(tree, combination), growing, tree, resolve_max):
-            if not _is_excluded(point, tree):
+            if not _is_excluded(point):
                 cell = make_cell(validate(CellSpec, _cell_part(point), tree))
                 cells.setdefault(cell.cell_id, cell)
+                if len(cells) > MAX_CELLS:
+                    raise _too_many(tree, len(cells))
     if not cells:
-        raise SpecError(
-            "the sweep is empty: every point is excluded",
-            file=tree.file,
-            line=tree.line_of(("exclude",)),
-            key="exclude",
-            fix="loosen `exclude`",
-        )
+        raise tree.fault("the sweep is empty: every point is excluded", ("exclude",), fix="loosen `exclude`")
     return tuple(cells.values())
+
+
+def _too_many(tree: Tree, count: int) -> SpecError:
+    message = f"the sweep has {count} cells or more, at most {MAX_CELLS} are possible"
+    return SpecError(message, file=tree.file, fix="narrow an axis, or take a larger step")
 
 
 Settings: TypeAlias = tuple[tuple[Place, Plain], ...]
@@ -190,15 +211,9 @@ def _bundle(tree: Tree, axes: list[Axis]) -> list[list[Settings]]:
     """Axes as lists of settings; those named together in `zip` advance together."""
     assert isinstance(tree.value, dict)
     pairs = tree.value.get("zip", [])
-    line = tree.line_of(("zip",))
     if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
-        raise SpecError(
-            "zip is a list of lists of axes",
-            file=tree.file,
-            line=line,
-            key="zip",
-            fix="write zip: [[workload.prompt_tokens, load.static_batch]]",
-        )
+        fix = "write zip: [[workload.prompt_tokens, load.static_batch]]"
+        raise tree.fault("should be a list of lists of axes", ("zip",), fix=fix)
     by_name = {dotted(axis.place): axis for axis in axes}
     bundles: list[list[Settings]] = []
     zipped: set[str] = set()
@@ -207,17 +222,17 @@ def _bundle(tree: Tree, axes: list[Axis]) -> list[list[Settings]]:
         members = []
         for name in pair:
             if not isinstance(name, str) or name not in by_name:
-                raise SpecError(
-                    f"zip names {name!r}, which is not an axis",
-                    file=tree.file,
-                    line=line,
-                    key="zip",
-                    fix=f"axes here: {', '.join(by_name) or 'none'}",
-                )
+                fix = f"axes here: {', '.join(by_name) or 'none'}"
+                raise tree.fault(f"names {name!r}, which is no axis with a known end", ("zip",), fix=fix)
+            if name in zipped:
+                raise tree.fault(f"names {name!r} twice", ("zip",), fix="pair an axis once")
             members.append(by_name[name])
             zipped.add(name)
         if len({len(axis.values) for axis in members}) > 1:
-            raise SpecError("zipped axes have different lengths", file=tree.file, line=line, key="zip")
+            lengths = ", ".join(f"{dotted(axis.place)} {len(axis.values)}" for axis in members)
+            raise tree.fault(
+                f"pairs axes of different lengths ({lengths})", ("zip",), fix="give as many values to each"
+            )
         bundles.append(
             [
                 tuple(zip([a.place for a in members], values, strict=True))
@@ -247,12 +262,8 @@ def _grow(
     axis, *rest = growing
     assert axis.growth is not None
     if axis.place != ("load", "static_batch") or rest:
-        raise SpecError(
-            "a range up to `max` is possible for load.static_batch alone",
-            file=tree.file,
-            line=tree.line_of(axis.place),
-            key=dotted(axis.place),
-        )
+        message = "a range up to `max` is possible for load.static_batch alone"
+        raise tree.fault(message, axis.place, fix="write the end as a number")
     start, operator, step = axis.growth
     _put(point, axis.place, 1)
     largest = resolve_max(validate(CellSpec, _cell_part(point), tree))
@@ -262,21 +273,14 @@ def _grow(
         yield grown
 
 
-def _is_excluded(point: Mapping[str, Plain], tree: Tree) -> bool:
+def _is_excluded(point: Mapping[str, Plain]) -> bool:
     rules = point.get("exclude", [])
-    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-        raise SpecError(
-            "exclude is a list of mappings",
-            file=tree.file,
-            line=tree.line_of(("exclude",)),
-            key="exclude",
-            fix="write exclude: [{engine.mode: compiled, load.static_batch: 4}]",
-        )
-    for rule in rules:
-        assert isinstance(rule, dict)
-        if rule and all(_matches(_get(dict(point), key.split(".")), wanted) for key, wanted in rule.items()):
-            return True
-    return False
+    assert isinstance(rules, list)
+    return any(
+        all(_matches(_get(dict(point), key.split(".")), wanted) for key, wanted in rule.items())
+        for rule in rules
+        if isinstance(rule, dict)
+    )
 
 
 def _matches(value: Plain, wanted: Plain) -> bool:

@@ -30,7 +30,8 @@ from tokbench.units import format_number
 
 NO_AMD = "tokbench has never been run on AMD hardware: its ROCm path is written and untested."
 AMD_FIRST = (
-    "This is a run on AMD hardware; the ROCm path was written without any at hand, so check it before you rely on it."
+    "Before this run tokbench had never been run on AMD hardware as far as its authors know: the ROCm path was written "
+    "without any at hand, so check it before you rely on it."
 )
 MAX_CONFIG_CHARACTERS = 20_000
 
@@ -55,7 +56,8 @@ def _energy(material: Material) -> list[str]:
     for item in material.results:
         run = item.run
         meters = [
-            f"{meter.meter}: {meter.reason}{f' ({meter.remedy})' if meter.remedy else ''}"
+            f"{'' if meter.meter == 'all' else f'{meter.meter}: '}{meter.reason}"
+            + (f" ({meter.remedy})" if meter.remedy else "")
             for meter in run.absent_meters
         ]
         readings = len(run.energy) + len(run.power)

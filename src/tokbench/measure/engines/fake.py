@@ -12,6 +12,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -51,7 +52,7 @@ class FakeScript(Frozen):
     weight_bytes: int = 1_000_000
     kv_bytes_per_token: int = 1_000
     fail_at_rows: int | None = None
-    fail: str = "engine"
+    fail: Literal["oom", "engine", "segfault", "kill", "hang"] = "engine"
 
 
 def open_engine(request: EngineRequest) -> FakeStepEngine | FakeRequestEngine:
@@ -231,7 +232,8 @@ class FakeRequestEngine(_Scripted):
         chunks = []
         for request in self._prefilling:
             self._advance(self.script.prefill_s_per_token * len(request.prompt))
-            chunks.append(Chunk(request.request_id, self._now_ns, 1))
+            is_last = request.output_tokens == 1
+            chunks.append(Chunk(request.request_id, self._now_ns, 1, "length" if is_last else None))
             self._waiting[request.request_id] = request.output_tokens - 1
         fresh = {request.request_id for request in self._prefilling}
         self._prefilling = []

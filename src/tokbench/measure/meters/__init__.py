@@ -46,7 +46,11 @@ class Meter(Protocol):
         """What it tells apart: cards, packages."""
 
     def read(self) -> list[EnergyReading | PowerReading]:
-        """One reading of every domain, stamped on the monotonic clock. Never 0 for what was not read."""
+        """One reading of every domain, stamped on the monotonic clock. Never 0 for what was not read.
+
+        Raises:
+            OSError, PlugError: the source answers no longer; the run goes on without it.
+        """
 
     def close(self) -> None:
         """Let go of the source."""

@@ -11,6 +11,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+REBASE_MS = 4000.0
+"""`elapsed_time` is a 32-bit float of milliseconds: beyond 4 s it is coarser than 0.25 µs, so the zero moves on."""
+
 
 class StepClock(Protocol):
     """Stamps the steps of one window."""
@@ -18,8 +21,8 @@ class StepClock(Protocol):
     stamped_by: Literal["host", "device_event"]
     error_s: float | None
 
-    def begin(self) -> None:
-        """Start a window; the device is idle."""
+    def begin(self, marks: int) -> None:
+        """Start a window of at most `marks` marks; the device is idle."""
 
     def mark(self) -> None:
         """The work launched so far is one step further."""
@@ -40,7 +43,7 @@ class HostClock:
     def __init__(self) -> None:
         self._stamps: list[int] = []
 
-    def begin(self) -> None:
+    def begin(self, marks: int) -> None:
         """Forget earlier stamps."""
         self._stamps = []
 
@@ -69,29 +72,33 @@ class EventClock:
         self._used = 0
         self.error_s: float | None = None
 
-    def _next_event(self) -> Any:
-        if self._used == len(self._pool):
-            self._pool.append(torch.cuda.Event(enable_timing=True))
-        self._used += 1
-        return self._pool[self._used - 1]
-
-    def begin(self) -> None:
-        """Take the opening anchor: host time, then an event on the idle device."""
-        self._used = 0
-        event = self._next_event()
+    def begin(self, marks: int) -> None:
+        """Make the events, take the opening anchor: host time, then an event on the idle device."""
+        while len(self._pool) < marks + 1:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()  # the driver makes it at its first record: not inside the window
+            self._pool.append(event)
+        torch.cuda.synchronize(self._device)
+        self._used = 1
         self._anchor_at_ns = time.monotonic_ns()
-        event.record()
+        self._pool[0].record()
 
     def mark(self) -> None:
         """Record an event behind the work launched so far."""
-        self._next_event().record()
+        self._pool[self._used].record()
+        self._used += 1
 
     def finish(self) -> list[int]:
         """Wait, map every event, keep the residual at the closing anchor."""
         torch.cuda.synchronize(self._device)
         closed_at_ns = time.monotonic_ns()
-        first, *others = self._pool[: self._used]
-        stamps = [self._anchor_at_ns + round(first.elapsed_time(event) * 1e6) for event in others]
+        zero, zero_at_ns = self._pool[0], self._anchor_at_ns
+        stamps: list[int] = []
+        for event in self._pool[1 : self._used]:
+            since_ms = zero.elapsed_time(event)
+            stamps.append(zero_at_ns + round(since_ms * 1e6))
+            if since_ms > REBASE_MS:
+                zero, zero_at_ns = event, stamps[-1]
         self.error_s = abs(closed_at_ns - stamps[-1]) * 1e-9 if stamps else None
         return stamps
 
@@ -107,7 +114,7 @@ class CoarseClock:
     stamped_by: Literal["host", "device_event"] = "host"
     error_s: float | None = None
 
-    def begin(self) -> None:
+    def begin(self, marks: int) -> None:
         """Nothing to open."""
 
     def mark(self) -> None:

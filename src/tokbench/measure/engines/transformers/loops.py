@@ -1,6 +1,7 @@
 """The two decode loops: prefill, then one forward pass per token with the argmax on the device.
 
-Source of the loop: shared/facts/transformers.md, The raw loop, checked against `generate` on a CPU.
+Nothing in a step waits for the device. Source of the loop: shared/facts/transformers.md, The raw loop, checked against
+`generate` by tests/measure/test_transformers_engine.py.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
+from tokbench.errors import TrialError
 from tokbench.measure.engines import CellWork
-from tokbench.measure.engines.transformers import caches
-from tokbench.record.facts import ModelFacts
+from tokbench.measure.engines.transformers import caches, graphs, kernels
+from tokbench.measure.engines.transformers.options import Options
 
 RECOMPILE_LIMIT = 512
 """Every (rows, cache length) is a shape of its own; dynamo's default limit of 8 would end a sweep."""
@@ -27,53 +30,99 @@ def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: 
 
 
 class _Loop:
-    """What both loops share: buffers for tokens made, staged on the device."""
+    """What both loops share: the token, its position and all tokens made, at fixed places on the device."""
 
-    def __init__(self, model: Any, work: CellWork) -> None:
+    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice) -> None:
         self.work = work
+        self.experts = experts
+        self.notes: tuple[str, ...] = ()
+        self.uses_device_graph = False
         self._model = model
+        self._cache: Any = None
         device = next(model.parameters()).device
         self._token = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
         self._position = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
+        self._index = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
         self._history = torch.zeros((work.rows, work.output_tokens), dtype=torch.long, device=device)
-        self._index = torch.zeros(1, dtype=torch.long, device=device)
+        self._prompt_positions = torch.arange(work.prompt_tokens, device=device).expand(work.rows, -1)
         self._made = 0
+
+    @property
+    def steps_left(self) -> int:
+        """Steps until the buffers of the cell are full."""
+        return self.work.output_tokens - self._made
+
+    @property
+    def _held(self) -> int:
+        """Tokens in the cache: all but the newest one."""
+        return self.work.prompt_tokens + self._made - 1 if self._made else 0
+
+    def _fill(self, ids: torch.Tensor) -> None:
+        """Prefill `ids`, (rows, prompt), into an empty cache; not compiled."""
+        if self._made:
+            raise TrialError("a prefill needs an empty cache: rewind to 0 first", cause="engine")
+        kernels.use_experts(self._model, self.experts.prefill)
+        token = greedy_step(self._model, ids, self._prompt_positions, self._cache)
+        kernels.use_experts(self._model, self.experts.decode)
+        self._set(1)
+        self._token.copy_(token)
+        self._history[:, :1].copy_(token)
+
+    def _set(self, made: int) -> None:
+        """Let the buffers say that so many tokens were made."""
+        self._made = made
+        self._index.fill_(made)
+        self._position.fill_(self.work.prompt_tokens + made - 1)
 
     def _keep(self, token: torch.Tensor) -> None:
         """Store the token and move on, all on the device."""
         self._token.copy_(token)
-        self._history.index_copy_(1, self._index, token)
+        self._history.scatter_(1, self._index, token)
         self._index.add_(1)
         self._position.add_(1)
 
-    def _restart(self) -> None:
-        self._position.fill_(self.work.prompt_tokens - 1)
-        self._index.zero_()
-        self._made = 1
+    def rewind(self, position: int) -> None:
+        """Go back to where the cache holds `position` tokens; 0 empties it.
+
+        Raises:
+            TrialError: that lies inside the prompt, ahead, or before a window that was overwritten.
+        """
+        if position == 0:
+            self._rewind_cache(0)
+            self._made = 0
+            return
+        if not self.work.prompt_tokens <= position <= self._held:
+            raise TrialError(
+                f"cannot rewind to {position}: the prompt has {self.work.prompt_tokens} tokens, the cache {self._held}",
+                cause="engine",
+            )
+        self._rewind_cache(position)
+        self._set(position - self.work.prompt_tokens + 1)
+        self._token.copy_(self._history[:, self._made - 1 : self._made])
+
+    def _rewind_cache(self, position: int) -> None:
+        raise NotImplementedError
 
     def made(self) -> torch.Tensor:
         """Tokens made since prefill: (rows, made)."""
         return self._history[:, : self._made]
 
+    def cache_bytes(self) -> int | None:
+        """Bytes of the cache as it now is: as allocated where it is static, padding included."""
+        return None if self._cache is None else caches.cache_bytes(self._cache)
+
 
 class EagerLoop(_Loop):
     """Plain PyTorch with a cache that grows."""
 
-    def __init__(self, model: Any, work: CellWork, facts: ModelFacts) -> None:
-        super().__init__(model, work)
-        self._cache: Any = None
-        self._rewound_to = 0
-        self.cache_rows: int | None = None
+    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice) -> None:
+        super().__init__(model, work, experts)
+        self.cache_rows = work.prompt_tokens
 
     def prefill(self, ids: torch.Tensor) -> None:
         """`ids`: (rows, prompt). Fills a fresh cache."""
-        from transformers import DynamicCache  # six seconds of imports
-
         self._cache = DynamicCache(config=self._model.config)
-        logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits
-        self._restart()
-        self._keep(logits[:, -1].argmax(-1, keepdim=True))
-        self.cache_rows = ids.shape[1]
+        self._fill(ids)
 
     def compile(self) -> None:
         """Nothing to compile."""
@@ -83,25 +132,11 @@ class EagerLoop(_Loop):
         self._keep(greedy_step(self._model, self._token, self._position, self._cache))
         self._made += 1
 
-    def rewind(self, position: int) -> None:
-        """Crop the cache; 0 drops it."""
+    def _rewind_cache(self, position: int) -> None:
         if position == 0:
             self._cache = None
-            return
-        now = self.work.prompt_tokens + self._made - 1
-        caches.rewind_dynamic(self._cache, position, now)
-        back = now - position
-        self._position.sub_(back)
-        self._index.sub_(back)
-        self._made -= back
-        self._token.copy_(self._history[:, self._made - 1 : self._made])
-
-    def cache_bytes(self) -> int | None:
-        """Bytes per prompt's worth of cache; the cache grows, so this is read off a fresh prefill."""
-        if self._cache is None or self.cache_rows is None:
-            return None
-        held = self.cache_rows + self._made - 1
-        return caches.cache_bytes(self._cache) * self.cache_rows // held
+        else:
+            caches.rewind_dynamic(self._cache, position, self._held)
 
     def close(self) -> None:
         """Let go of the cache."""
@@ -111,58 +146,43 @@ class EagerLoop(_Loop):
 class CompiledLoop(_Loop):
     """A static cache and one compiled graph per shape; on a GPU the whole step is captured and replayed."""
 
-    def __init__(self, model: Any, work: CellWork, facts: ModelFacts) -> None:
-        from transformers import StaticCache  # six seconds of imports
-
-        super().__init__(model, work)
+    def __init__(
+        self, model: Any, work: CellWork, experts: kernels.ExpertsChoice, weight_bytes: int, options: Options
+    ) -> None:
+        super().__init__(model, work, experts)
+        growth = caches.growing_bytes_per_row(model.config, next(model.parameters()).element_size())
         needed = work.prompt_tokens + work.output_tokens
-        kv_bytes = _kv_bytes_per_row(model) * work.rows
-        self.cache_rows: int | None = caches.padded_cache_rows(needed, kv_bytes, float(facts.weight_bytes or 0))
-        self._cache: Any = StaticCache(config=model.config, max_cache_len=self.cache_rows)
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-        torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
-        self._compiled = torch.compile(greedy_step, fullgraph=True, dynamic=False)
+        self.cache_rows = caches.padded_cache_rows(needed, growth * work.rows, float(weight_bytes))
+        self._cache = caches.open_static(model.config, self.cache_rows)
+        self._options = options
+        self._compiled = _compiled(options, self._token.device.type)
         self._graph: Any = None
 
-    @property
-    def uses_device_graph(self) -> bool:
-        """Whether a step is one replay of a captured CUDA or HIP graph."""
-        return self._graph is not None
-
     def prefill(self, ids: torch.Tensor) -> None:
-        """`ids`: (rows, prompt). Fills the static cache from its beginning; not compiled."""
-        logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1).logits
-        self._restart()
-        self._keep(logits[:, -1].argmax(-1, keepdim=True))
+        """`ids`: (rows, prompt). Fills the static cache from its beginning."""
+        self._fill(ids)
 
     def _launch(self) -> None:
         self._keep(self._compiled(self._model, self._token, self._position, self._cache))
 
     def compile(self) -> None:
-        """Compile the step; on a GPU capture it: warm up on a side stream first, as graph capture asks for."""
+        """Compile the step, and on a GPU capture it; the cache has to be rewound to 0 after it."""
         if self._token.device.type != "cuda":
             self._launch()
             return
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._rewind_buffers()
-                self._launch()
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        self._rewind_buffers()
-        with torch.cuda.graph(graph):
-            self._launch()
-        self._graph = graph
-
-    def _rewind_buffers(self) -> None:
-        """Back to just after prefill, so that trying a step out never runs over a buffer's end."""
-        caches.rewind_static(self._cache, self.work.prompt_tokens)
+        graphs.warm_up(self._launch, self._restart)
+        if not self._options.device_graph:
+            self.notes = ("no device graph: engine.options.device_graph is false",)
+            return
         self._restart()
-        self._index.fill_(1)
-        self._position.fill_(self.work.prompt_tokens)
+        self._graph, note = graphs.capture(self._launch)
+        self.uses_device_graph = self._graph is not None
+        self.notes = () if note is None else (note,)
+
+    def _restart(self) -> None:
+        """Back to just after prefill, so that trying a step out never runs over a buffer's end."""
+        caches.rewind_static(self._cache, self.work.prompt_tokens, self.work.prompt_tokens)
+        self._set(1)
 
     def step(self) -> None:
         """One token for every row: a replay, or the compiled call."""
@@ -172,19 +192,8 @@ class CompiledLoop(_Loop):
             self._launch()
         self._made += 1
 
-    def rewind(self, position: int) -> None:
-        """Set the cache back in place."""
-        caches.rewind_static(self._cache, position)
-        if position > 0:
-            back = self.work.prompt_tokens + self._made - 1 - position
-            self._position.sub_(back)
-            self._index.sub_(back)
-            self._made -= back
-            self._token.copy_(self._history[:, self._made - 1 : self._made])
-
-    def cache_bytes(self) -> int | None:
-        """Bytes as allocated, padding included."""
-        return caches.cache_bytes(self._cache)
+    def _rewind_cache(self, position: int) -> None:
+        caches.rewind_static(self._cache, position, self._held)
 
     def close(self) -> None:
         """Let go of graph and cache."""
@@ -194,11 +203,15 @@ class CompiledLoop(_Loop):
         self._cache = None
 
 
-def _kv_bytes_per_row(model: Any) -> float:
-    """Bytes of one token of one sequence, roughly: enough to choose a padding."""
-    config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    latent = getattr(config, "kv_lora_rank", None)
-    width = latent + config.qk_rope_head_dim if latent else 2 * heads * head_dim
-    return float(config.num_hidden_layers * width * next(model.parameters()).element_size())
+def _compiled(options: Options, device_type: str) -> Any:
+    """`greedy_step` under torch.compile; dynamo keeps what it compiled by shape, across cells."""
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
+    tuned = options.compile_backend == "inductor" and options.coordinate_descent and device_type == "cuda"
+    return torch.compile(
+        greedy_step,
+        fullgraph=True,
+        dynamic=False,
+        backend=options.compile_backend,
+        options={"coordinate_descent_tuning": True} if tuned else None,
+    )

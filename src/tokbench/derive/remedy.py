@@ -1,0 +1,71 @@
+"""What to do about a cell that is not plainly valid: one sentence per reason code, one per way a cell can end.
+
+It judges nothing: `validity` and `evaluate` do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from tokbench.derive.evaluate import CellResult, Results, Status
+from tokbench.derive.validity import INVALIDATING, NOTES, Code
+
+REMEDIES: Final[Mapping[Code, str]] = {
+    Code.TOO_FEW_REPETITIONS: "Finish the run with --resume, or start one with a larger budget.total and with "
+    "stop.min_repetitions of at least 3.",
+    Code.UNSTEADY: "Give the warm-up more time (--set stop.warmup_cap=30s), and look for load or heat that comes and "
+    "goes.",
+    Code.FOREIGN_LOAD: "Run again on a device of your own: `tokbench doctor` shows what else is on it.",
+    Code.FOREIGN_UNKNOWN: "Look at the device from outside the container; where nobody else used it, this is no fault.",
+    Code.CONTENDED_CPU: "Stop what else uses the CPU, or run again when the machine is quiet.",
+    Code.THROTTLED: "Cool the device, let it rest, and run again; compare only with runs that were not slowed either.",
+    Code.POWER_CAPPED: "Nothing for a sustained speed; beside other devices, say at what power limit it was had.",
+    Code.ON_BATTERY: "Plug the machine in and run again.",
+    Code.TOKEN_COUNTS: "Do not use the number: the engine made fewer or more tokens than asked; see its trials in "
+    "events.jsonl and report it as a bug of the engine or of tokbench.",
+    Code.ABOVE_ROOFLINE: "Do not use the number: it read less than was counted, or the ceiling was measured too low; "
+    "measure again on a quiet device.",
+    Code.RECOMPILED: "Do not use the number: run again, and if it stays so, take mode eager and report it as a bug.",
+    Code.NOT_INTERLEAVED: "Choose a smaller model or fewer modes so that all groups fit side by side, or take "
+    "differences between the groups with care.",
+}
+
+STATUS_REMEDIES: Final[Mapping[Status, str]] = {
+    "failed": "See the traceback in events.jsonl and the end of worker.log, mend it, and run again.",
+    "oom": "Take a smaller batch, context, dtype or model, or a device with more memory: `tokbench fit` tells which.",
+    "timeout": "Raise budget.trial (or budget.open for loading and compiling), or ask for fewer tokens.",
+    "skipped": "Finish the run with --resume, or give it more time (--set budget.total=20min).",
+    "planned": "Finish the run with --resume.",
+}
+"""For cells without a number; `ok` has none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Advice:
+    """One reason why a cell is not plainly valid, and what to do about it."""
+
+    code: str
+    """The name of a Code, or the status of a cell without a number."""
+    meaning: str
+    weight: str
+    """What the reason does to the cell: invalid, suspect or note."""
+    remedy: str
+
+
+def advise(cell: CellResult) -> tuple[Advice, ...]:
+    """Every reason of one cell with what to do; none where it is plainly valid."""
+    if cell.status != "ok":
+        meaning = cell.status_reason or "no reason given"
+        return (Advice(cell.status, meaning, "invalid", STATUS_REMEDIES[cell.status]),)
+    return tuple(Advice(code.name, code.value, _weight(code), REMEDIES[code]) for code in cell.validity.reasons)
+
+
+def is_all_valid(results: Results) -> bool:
+    """Whether the run has cells and every one is valid; a run without any proves nothing."""
+    return bool(results.cells) and all(cell.validity.verdict == "valid" for cell in results.cells)
+
+
+def _weight(code: Code) -> str:
+    return "invalid" if code in INVALIDATING else "note" if code in NOTES else "suspect"

@@ -1,0 +1,123 @@
+"""Which attention and experts kernels run, and which are named in the record. Chooses, never measures.
+
+Both are transformers' own functions, but for one: attention of a single query token that reads grouped keys in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from tokbench.errors import PlugError
+from tokbench.measure.engines import EngineRequest
+
+PACKED_ATTENTION = "sdpa_gqa"
+
+
+class ExpertsChoice(NamedTuple):
+    """Experts kernels of one cell; None in a dense model, or where the weights bring their own."""
+
+    prefill: str | None
+    decode: str | None
+
+
+def register_attention() -> None:
+    """Make `sdpa_gqa` known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+    AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)
+
+
+def packed_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """SDPA whose single query token is laid out by key heads, so that no key or value is repeated.
+
+    `query`: (rows, heads, tokens, width); `key`, `value`: (rows, key heads, cached tokens, width). Under torch.compile
+    transformers writes every key out once per query head: nine times the traffic at four query heads a key head.
+    Source: shared/facts/transformers.md, Attention; transformers 5.23, integrations/sdpa_attention.py, `pack_gqa`.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    rows, heads, tokens, width = query.shape
+    key_heads = key.shape[1]
+    if tokens != 1 or key_heads == heads or attention_mask is None or attention_mask.shape[1] != 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(rows, key_heads, heads // key_heads, width),
+        key,
+        value,
+        attn_mask=attention_mask,
+        scale=kwargs.get("scaling"),
+    )
+    return found.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+def choose_attention(model: Any, request: EngineRequest) -> None:
+    """Put `sdpa_gqa` in the place of `sdpa` in a compiled model with grouped keys, unless the config names a kernel."""
+    config = model.config
+    if request.engine.attention is not None or request.engine.mode != "compiled":
+        return
+    is_grouped = (getattr(config, "num_key_value_heads", None) or 0) < config.num_attention_heads
+    if config._attn_implementation == "sdpa" and is_grouped and not getattr(config, "kv_lora_rank", None):
+        model.set_attn_implementation(PACKED_ATTENTION)
+
+
+def expert_count(config: Any) -> int | None:
+    """Routed experts per layer; None in a dense model."""
+    for name in ("num_local_experts", "num_experts", "n_routed_experts"):
+        if count := getattr(config, name, None):
+            return int(count)
+    return None
+
+
+def choose_experts(model: Any, request: EngineRequest, rows: int) -> ExpertsChoice:
+    """Experts kernels for a static batch of `rows`.
+
+    Prefill takes the library's own choice: `batched_mm` copies one expert per token and would not fit. Decode on an
+    accelerator takes `batched_mm`, as transformers' `generate` does, while that copies no more experts than there are;
+    and wherever `grouped_mm` would wait for the host, which no graph allows (compiled, other than bfloat16).
+    Source: transformers 5.23, generation/utils.py `_optimize_model_for_decode`, integrations/moe.py
+    `_can_use_grouped_mm`.
+
+    Raises:
+        PlugError: the kernel that was asked for is unknown, or cannot be compiled.
+    """
+    config = model.config
+    experts = expert_count(config)
+    if experts is None or request.model.dtype == "mxfp4":
+        return ExpertsChoice(None, None)
+    own = model.get_correct_experts_implementation(None)
+    decode = request.engine.experts or _decode_kernel(model, request, rows, experts, own)
+    if decode == "eager" and request.engine.mode == "compiled":
+        raise PlugError(
+            "the experts kernel `eager` loops over the experts that were hit and cannot be compiled",
+            fix="engine.experts=grouped_mm or batched_mm, or engine.mode=eager",
+        )
+    try:
+        model.get_correct_experts_implementation(decode)
+    except (ValueError, ImportError) as error:
+        raise PlugError(f"engine.experts: {decode!r} cannot be had: {error}", fix="grouped_mm, batched_mm") from None
+    return ExpertsChoice(own if decode == "batched_mm" else decode, decode)
+
+
+def _decode_kernel(model: Any, request: EngineRequest, rows: int, experts: int, own: str) -> str:
+    if model.device.type == "cpu" or own != "grouped_mm":
+        return "batched_mm" if own == "eager" and request.engine.mode == "compiled" else own
+    if request.engine.mode == "compiled" and model.dtype != torch.bfloat16:
+        return "batched_mm"
+    return "batched_mm" if rows * model.config.num_experts_per_tok <= experts else own
+
+
+def use_experts(model: Any, kernel: str | None) -> None:
+    """Let the next forward pass use an experts kernel; costs microseconds, unlike transformers' own walk."""
+    if kernel is not None and model.config._experts_implementation != kernel:
+        model.config._experts_implementation = kernel

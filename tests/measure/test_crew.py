@@ -1,0 +1,153 @@
+"""Workers by group: opened once, replaced when lost, closed where groups do not fit side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from scripted_measure import Clock, Fault, ScriptedWorker, config_text, fake_plan
+from tokbench.errors import PlugError
+from tokbench.measure import crew as crew_module
+from tokbench.measure.crew import Crew, GroupLostError
+from tokbench.measure.messages import Command, Done, Failed
+from tokbench.measure.plan import GroupPlan, Plan
+from tokbench.measure.progress import Silent
+from tokbench.record.store import RunWriter
+
+LIMIT_S = 100.0
+
+
+class Tired(ScriptedWorker):
+    """Has used so many CPU seconds."""
+
+    used_s: float | None = 0.0
+
+    def cpu_s(self) -> float | None:
+        return self.used_s
+
+
+class Hall:
+    """A crew with its clock and the workers that it opened."""
+
+    def __init__(self, folder: Path, plan: Plan, fault: Fault) -> None:
+        self.clock = Clock()
+        self.heard: list[Command] = []
+        self.workers: list[Tired] = []
+        self.fault = fault
+        self.crew = Crew(plan, RunWriter(folder), self.open, Silent())
+
+    def open(self, group: GroupPlan) -> Tired:
+        worker = Tired(f"w{len(self.workers)}", self.clock, {"open": 5.0}, self.fault, self.heard)
+        self.workers.append(worker)
+        return worker
+
+
+def hall(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    modes: tuple[str, ...] = ("a", "b"),
+    fault: Fault = lambda _: None,
+    is_interleaved: bool = True,
+) -> tuple[Hall, Plan]:
+    plan = dataclasses.replace(fake_plan(tmp_path, config_text(modes)), is_interleaved=is_interleaved)
+    made = Hall(tmp_path, plan, fault)
+    monkeypatch.setattr(crew_module, "time", made.clock)
+    return made, plan
+
+
+def test_a_worker_is_opened_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plan = hall(tmp_path, monkeypatch)
+    first, second = (made.crew.worker(group, LIMIT_S) for group in plan.groups)
+    assert first is made.crew.worker(plan.groups[0], LIMIT_S)
+    assert first is not second
+    assert (["open", "open"], 10.0) == ([command.command for command in made.heard], made.crew.cold_s)
+    assert [("open", LIMIT_S)] == made.workers[0].limits_s
+    made.crew.close()
+    assert all(worker.is_closed for worker in made.workers)
+
+
+def test_groups_that_do_not_fit_together_are_not_held_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plan = hall(tmp_path, monkeypatch, is_interleaved=False)
+    for group in (plan.groups[0], plan.groups[1], plan.groups[0]):
+        made.crew.worker(group, LIMIT_S)
+    assert [True, True, False] == [worker.is_closed for worker in made.workers]
+
+
+def test_cpu_seconds_never_fall_when_a_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plan = hall(tmp_path, monkeypatch)
+    assert made.crew.cpu_s() is None
+    made.crew.worker(plan.groups[0], LIMIT_S)
+    made.workers[0].used_s = 7.0
+    assert 7.0 == made.crew.cpu_s()
+    made.workers[0].used_s = 9.0
+    made.crew.drop(plan.groups[0])
+    made.crew.worker(plan.groups[0], LIMIT_S)
+    made.workers[1].used_s = 1.5
+    assert 10.5 == made.crew.cpu_s()
+    made.workers[1].used_s = None  # it has just died: nothing is known now, and nothing is forgotten
+    assert made.crew.cpu_s() is None
+    made.crew.drop(plan.groups[0])
+    assert 10.5 == made.crew.cpu_s()
+
+
+def test_a_refusal_ends_a_run_of_one_group_and_only_a_group_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Failed(cause="engine", text="no such kernel", is_refusal=True, fix="use sdpa")
+    one, plan = hall(tmp_path / "one", monkeypatch, modes=("a",), fault=lambda _: refusal)
+    with pytest.raises(PlugError, match="no such kernel") as refused:
+        one.crew.worker(plan.groups[0], LIMIT_S)
+    assert "use sdpa" == refused.value.fix
+    several, plan = hall(tmp_path / "several", monkeypatch, fault=lambda _: refusal)
+    with pytest.raises(GroupLostError, match="no such kernel") as lost:
+        several.crew.worker(plan.groups[0], LIMIT_S)
+    assert ("w0", "engine") == (lost.value.worker_id, lost.value.failure.cause)
+    assert several.workers[0].is_closed
+
+
+def test_a_child_that_cannot_be_started_loses_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plan = hall(tmp_path, monkeypatch)
+
+    def no_memory(group: GroupPlan) -> Tired:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(made.crew, "_open_worker", no_memory)
+    with pytest.raises(GroupLostError, match="no worker can be started: Cannot allocate memory"):
+        made.crew.worker(plan.groups[0], LIMIT_S)
+
+
+def real_engine(plan: Plan) -> GroupPlan:
+    group = plan.groups[0]
+    engine = group.spec.engine.model_copy(update={"kind": "transformers"})
+    return dataclasses.replace(group, spec=group.spec.model_copy(update={"engine": engine}))
+
+
+def test_a_worker_that_dies_over_the_ceilings_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(command: Command) -> Failed | None:
+        if command.command == "ceilings":
+            return Failed(cause="killed", text="killed")
+        return Failed(cause="engine", text="enough seen") if command.command == "open" else None
+
+    made, plan = hall(tmp_path, monkeypatch, fault=fault)
+    with pytest.raises(GroupLostError, match="enough seen"):
+        made.crew.worker(real_engine(plan), LIMIT_S)
+    assert ["ceilings", "open"] == [command.command for command in made.heard]
+    assert 2 == len(made.workers)
+    assert all(worker.is_closed for worker in made.workers)
+
+
+def test_ceilings_are_measured_once_a_dtype_and_a_refusal_costs_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(command: Command) -> Done | Failed | None:
+        return Failed(cause="engine", text="no torch here") if command.command == "ceilings" else Done()
+
+    made, plan = hall(tmp_path, monkeypatch, fault=fault)
+    group = real_engine(plan)
+    for _ in range(2):
+        made.crew.worker(group, LIMIT_S)
+        made.crew.drop(group)
+    assert ["ceilings", "open", "open"] == [command.command for command in made.heard]
+    assert {"float32"} == made.crew.measured_ceilings

@@ -1,0 +1,246 @@
+"""What every engine plug must do, by name: a new file under engines/ is found here, and needs a builder below."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+
+from scripted_measure import engine_request
+from tokbench.errors import PlugError
+from tokbench.measure import engines, load
+from tokbench.measure.engines import CellWork, EngineRequest, Request, RequestEngine, StepEngine
+from tokbench.record.catalog import find_model
+from tokbench.record.observations import MemoryReading, RequestTrace
+from tokbench.record.spec import ClosedLoad, EngineSpec, ModelSpec
+
+
+def tiny_llama(mode: str = "eager") -> EngineRequest:
+    """Random float32 weights of the smallest Llama, on the CPU."""
+    return EngineRequest(
+        model=ModelSpec(source="shape:tiny-llama", weights="random", dtype="float32"),
+        engine=EngineSpec(kind="transformers", mode=mode),
+        device="cpu",
+        model_name="tiny-llama",
+        config_json=json.dumps(find_model("tiny-llama").config),
+        weights_folder=None,
+        threads=1,
+        seed=1,
+    )
+
+
+STEP_ENGINES = {"fake": engine_request, "transformers": tiny_llama}
+"""A builder for each plug with a step engine; it opens on a CPU, in a second, without a network."""
+REQUEST_ENGINES = {"fake": functools.partial(engine_request, "requests")}
+"""The same for plugs with a request engine."""
+WORK = CellWork(tuple(tuple((row * 31 + index * 7) % 500 for index in range(12)) for row in range(2)), 6)
+KINDS = engines.names()
+
+
+def needs(kind: str) -> None:
+    missing = engines.missing_packages(engines.load_plug(kind).DESCRIPTION)
+    if missing or (kind == "transformers" and importlib.util.find_spec("torch") is None):
+        pytest.skip(f"{kind} needs {', '.join(missing)}")
+
+
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if kind not in set(REQUEST_ENGINES) - set(STEP_ENGINES)])
+def opened(request: pytest.FixtureRequest) -> Iterator[StepEngine]:
+    """An open step engine of every kind."""
+    needs(request.param)
+    engine = engines.load_plug(request.param).open_engine(STEP_ENGINES[request.param]())
+    yield engine  # type: ignore[misc]
+    engine.close()
+
+
+@pytest.fixture
+def engine(opened: StepEngine) -> StepEngine:
+    """The same engine with the work prepared anew."""
+    opened.prepare(WORK)
+    opened.rewind(0)
+    return opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plug_has_a_builder_here(kind: str) -> None:
+    assert kind in STEP_ENGINES or kind in REQUEST_ENGINES, f"add a builder for engines/{kind} to this file"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_description_is_complete(kind: str) -> None:
+    description = engines.load_plug(kind).DESCRIPTION
+    assert kind == description.kind
+    assert description.what.strip() and description.modes and description.devices
+    assert len(set(description.modes)) == len(description.modes)
+    assert set(description.devices) <= {"cuda", "rocm", "cpu", "mps"}
+    assert not description.packages or description.extra is not None  # what is missing can be installed
+
+
+def test_unknown_kinds_and_modes_are_refused_with_the_nearest() -> None:
+    with pytest.raises(PlugError, match="there is no engine 'transformer'") as refused:
+        engines.load_plug("transformer")
+    assert "did you mean `transformers`?" in str(refused.value.fix)
+    with pytest.raises(PlugError, match="has no mode 'request'") as refused:
+        engines.check_plug(EngineSpec(kind="fake", mode="request"))
+    assert "did you mean `requests`?" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_option_is_refused(kind: str) -> None:
+    needs(kind)
+    asked = (STEP_ENGINES.get(kind) or REQUEST_ENGINES[kind])()
+    wrong = asked.engine.model_copy(update={"options": {"no_such_option": 1}})
+    with pytest.raises(PlugError, match="no_such_option"):
+        engines.load_plug(kind).open_engine(dataclasses.replace(asked, engine=wrong))
+
+
+def test_facts_say_what_runs(engine: StepEngine) -> None:
+    facts, model = engine.facts, engine.model_facts
+    assert facts.kind in KINDS
+    assert facts.mode in engines.load_plug(facts.kind).DESCRIPTION.modes
+    assert "float32" == facts.dtype == model.dtype
+    assert model.weights in ("random", "scripted")  # never passed off as pretrained
+    assert "shape:tiny-llama" == model.source
+    assert engine.vocabulary > 0
+    assert (engine.tokenizer is None) == (facts.kind in STEP_ENGINES)
+
+
+def test_preparing_tells_what_was_allocated(engine: StepEngine) -> None:
+    prepared = engine.prepare(WORK)
+    assert prepared.cache_rows is None or prepared.cache_rows >= WORK.prompt_tokens  # a growing cache: so far
+    assert prepared.kv_bytes_allocated is None or prepared.kv_bytes_allocated > 0
+    assert prepared.compile_s is None or prepared.compile_s >= 0
+
+
+def tokens(engine: StepEngine, decoded: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    engine.rewind(0)
+    engine.prefill()
+    for steps in decoded:
+        for _ in engine.decode(steps):
+            pass
+    return engine.output_tokens()
+
+
+def test_prefill_gives_one_token_and_decode_as_many_as_asked(engine: StepEngine) -> None:
+    assert 1 == engine.prefill().tokens_per_row
+    assert [1, 1] == [len(row) for row in engine.output_tokens()]
+    assert 3 == sum(step.tokens_per_row for step in engine.decode(3))
+    assert [4, 4] == [len(row) for row in engine.output_tokens()]
+    assert 2 == sum(step.tokens_per_row for step in engine.decode(2))
+    made = engine.output_tokens()
+    assert [6, 6] == [len(row) for row in made]
+    assert all(0 <= token < engine.vocabulary for row in made for token in row)
+
+
+def test_rewinding_gives_the_same_tokens_however_decode_is_cut(engine: StepEngine) -> None:
+    whole = tokens(engine, [5])
+    assert whole == tokens(engine, [5])
+    assert whole == tokens(engine, [2, 1, 2])
+    assert tuple(row[:3] for row in whole) == tokens(engine, [2])
+
+
+def test_preparing_other_work_and_coming_back_changes_nothing(engine: StepEngine) -> None:
+    whole = tokens(engine, [5])
+    engine.prepare(CellWork(((1, 2, 3),), 4))
+    assert [4] == [len(row) for row in tokens(engine, [3])]
+    engine.prepare(WORK)
+    assert whole == tokens(engine, [5])
+
+
+def test_stamps_never_go_back_and_lie_between_the_syncs(engine: StepEngine) -> None:
+    before = engine.sync()
+    stamps = [engine.prefill().at_ns, engine.sync(), *(step.at_ns for step in engine.decode(5)), engine.sync()]
+    edges = [before, *stamps]
+    slack_ns = round((engine.clock_error_s or 0.0) * 1e9)
+    assert all(earlier <= later + slack_ns for earlier, later in pairwise(edges))
+    assert edges[0] < edges[-1]
+
+
+def test_sync_on_an_idle_device_never_goes_back(engine: StepEngine) -> None:
+    times = [engine.sync() for _ in range(50)]
+    assert times == sorted(times)
+
+
+def test_a_trial_compiles_nothing(engine: StepEngine) -> None:
+    before = engine.graphs_compiled
+    events = list(load.run_static_batch(engine, WORK, "t", keep_tokens=True))
+    assert before == engine.graphs_compiled
+    assert 2 == sum(event.event == "window_closed" for event in events)
+
+
+def test_memory_readings_can_be_recorded(engine: StepEngine) -> None:
+    tokens(engine, [5])
+    readings = engine.memory()
+    assert len({reading.source for reading in readings}) == len(readings)
+    for reading in readings:
+        assert reading.value_bytes > 0
+        row = {"trial_id": None, "cell_id": "c", "at_ns": 1, "source": reading.source, "value_bytes": 1}
+        MemoryReading.model_validate(row)
+
+
+def test_the_reference_agrees_and_leaves_the_cell_usable(engine: StepEngine) -> None:
+    whole = tokens(engine, [5])
+    found = engine.check_identity(4)
+    if found is not None:
+        assert (None, 4) == (found.first_divergence, found.tokens_compared)
+    assert whole == tokens(engine, [5])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closing_twice_is_allowed_and_so_is_closing_unprepared(kind: str) -> None:
+    needs(kind)
+    engine = engines.load_plug(kind).open_engine((STEP_ENGINES.get(kind) or REQUEST_ENGINES[kind])())
+    engine.close()
+    engine.close()
+
+
+@pytest.fixture(params=sorted(REQUEST_ENGINES))
+def serving(request: pytest.FixtureRequest) -> Iterator[RequestEngine]:
+    """An open request engine of every kind."""
+    needs(request.param)
+    engine = engines.load_plug(request.param).open_engine(REQUEST_ENGINES[request.param]())
+    yield engine  # type: ignore[misc]
+    engine.close()
+    engine.close()
+
+
+def asked(count: int, output_tokens: int = 4) -> list[Request]:
+    return [Request(f"r{n}", (1, 2, 3, n), output_tokens) for n in range(count)]
+
+
+@pytest.mark.parametrize("output_tokens", [1, 4])
+def test_every_request_is_answered_in_full(serving: RequestEngine, output_tokens: int) -> None:
+    closed = ClosedLoad(kind="closed", concurrency=3, requests=5)
+    events = list(load.run_closed(serving, closed, asked(5, output_tokens), "t"))
+    found = [event for event in events if isinstance(event, RequestTrace)]
+    assert ["r0", "r1", "r2", "r3", "r4"] == sorted(trace.request_id for trace in found)
+    for trace in found:
+        assert output_tokens == sum(trace.chunk_tokens)
+        assert list(trace.chunk_at_ns) == sorted(trace.chunk_at_ns)
+        assert trace.sent_at_ns <= trace.chunk_at_ns[0]
+        assert trace.finish_reason is not None and trace.error is None
+
+
+def test_an_idle_engine_waits_until_the_deadline_and_no_longer_has_news(serving: RequestEngine) -> None:
+    deadline = serving.now() + 1_000_000
+    assert [] == serving.poll(deadline)
+    assert serving.now() >= deadline
+
+
+def test_a_cancelled_request_is_not_heard_of_again(serving: RequestEngine) -> None:
+    for request in asked(2):
+        serving.submit(request)
+    serving.cancel("r0")
+    serving.cancel("unknown")
+    seen = {chunk.request_id for _ in range(10) for chunk in serving.poll(serving.now() + 1_000_000)}
+    assert {"r1"} == seen
+
+
+def test_the_clock_of_requests_never_goes_back(serving: RequestEngine) -> None:
+    times = [serving.now() for _ in range(50)]
+    assert times == sorted(times)
+    assert serving.facts.kind in KINDS and serving.vocabulary > 0 and serving.model_facts.name

@@ -1,0 +1,73 @@
+"""What every experiment plug must do, by name: a new file under experiments/ is found here, and needs options below."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripted_measure import engine_request, work
+from tokbench.errors import PlugError
+from tokbench.measure import experiments
+from tokbench.measure.engines.fake import FakeStepEngine, open_engine
+from tokbench.record.observations import ExperimentPoint
+from tokbench.record.spec import ExperimentSpec, Option
+
+OPTIONS: dict[str, dict[str, Option]] = {"fake": {"steps": 4}}
+"""Options that make one repetition short."""
+KINDS = experiments.names()
+WORK = work(rows=2, prompt_tokens=10, output_tokens=9)
+
+
+def engine() -> FakeStepEngine:
+    opened = open_engine(engine_request(step_s=0.01))
+    assert isinstance(opened, FakeStepEngine)
+    opened.prepare(WORK)
+    return opened
+
+
+def points(kind: str, **options: Option) -> list[ExperimentPoint]:
+    spec = ExperimentSpec(kind=kind, options=options or OPTIONS[kind])
+    return list(experiments.load_plug(kind).run(engine(), WORK, spec, "t"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_plug_has_options_here_and_a_description(kind: str) -> None:
+    assert kind in OPTIONS, f"add options for experiments/{kind} to this file"
+    assert experiments.load_plug(kind).DESCRIPTION.strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_points_are_named_windows_of_the_trial(kind: str) -> None:
+    found = points(kind)
+    assert found
+    assert {("t", kind)} == {(point.trial_id, point.experiment) for point in found}
+    assert len({point.window_id for point in found}) == len(found)
+    assert len({tuple(sorted(point.settings.items())) for point in found}) == len(found)
+    assert all(point.window_id.startswith("t/experiment/") and point.settings for point in found)
+    assert all(point.duration_s > 0 and point.stamped_by == "script" for point in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_repeating_gives_the_same_settings(kind: str) -> None:
+    assert [point.settings for point in points(kind)] == [point.settings for point in points(kind)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_option_is_refused(kind: str) -> None:
+    with pytest.raises(PlugError, match="no_such_option"):
+        points(kind, no_such_option=1)
+
+
+def test_an_unknown_experiment_is_refused_with_the_nearest() -> None:
+    with pytest.raises(PlugError, match="there is no experiment 'fakes'") as refused:
+        experiments.load_plug("fakes")
+    assert "did you mean `fake`?" in str(refused.value.fix)
+
+
+def test_the_fake_times_one_two_and_four_steps() -> None:
+    assert [(1, 0.01), (2, 0.02), (4, 0.04)] == [
+        (point.settings["steps"], pytest.approx(point.duration_s)) for point in points("fake")
+    ]
+
+
+def test_the_fake_stops_where_the_output_ends() -> None:
+    assert [1, 2, 4, 8] == [point.settings["steps"] for point in points("fake", steps=64)]

@@ -1,0 +1,215 @@
+"""Cache lengths, windows as rings, stamps of device events and refused captures, without a GPU."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tokbench.measure.engines.transformers import caches, clocks, graphs, kernels  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("needed", "per_row", "step", "expected"),
+    [
+        (160, 1.0, 1e9, 1024),  # padding costs nothing beside the weights
+        (1025, 1.0, 1e9, 2048),
+        (160, 131072.0, 16e9, 1024),  # Llama-3.1-8B in bfloat16, one stream: 113 MB of 16 GB
+        (160, 64 * 131072.0, 16e9, 192),  # 64 streams: the next 64 is 1.7 % of the weights, the next 128 would be 5 %
+        (160, 1e9, 16e9, 160),
+        (161, 1e9, 16e9, 161),  # not even one row of padding is cheap enough
+    ],
+)
+def test_padding_depends_on_the_cell_alone(needed: int, per_row: float, step: float, expected: int) -> None:
+    assert expected == caches.padded_cache_rows(needed, per_row, step)
+    assert expected == caches.padded_cache_rows(needed, per_row, step)
+
+
+def test_a_ring_holds_the_newest_tokens_and_says_what_a_query_may_see() -> None:
+    layer = caches.WindowLayer(64, 4)
+    assert layer.get_seq_length() == 0
+    states = torch.arange(6.0).view(1, 1, 6, 1)
+    keys, _ = layer.update(states, -states)
+    assert keys.flatten().tolist() == [0, 1, 2, 3, 4, 5]  # a long prompt attends to all of itself, masked
+    assert layer.keys.flatten().tolist() == [4, 5, 2, 3]
+    for token in (6.0, 7.0, 8.0):
+        seen, _ = layer.update(torch.full((1, 1, 1, 1), token), torch.zeros(1, 1, 1, 1))
+        assert set(seen.flatten().tolist()) == {token, token - 1, token - 2, token - 3}
+        assert int(layer.get_seq_length()) == 3
+    assert layer.get_mask_sizes(1) == (4, 0)
+    assert layer.get_mask_sizes(6) == (6, 0)
+
+
+def test_a_ring_that_is_not_full_hides_the_slots_ahead() -> None:
+    layer = caches.WindowLayer(64, 4)
+    layer.update(torch.ones(1, 1, 2, 1), torch.ones(1, 1, 2, 1))
+    assert int(layer.get_seq_length()) == 2
+    assert layer.keys.flatten().tolist() == [1, 1, 0, 0]
+
+
+def test_packed_attention_is_attention_with_repeated_keys() -> None:
+    draw = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(2, heads, tokens, 8, generator=draw) for heads, tokens in ((6, 1), (2, 5), (2, 5)))
+    mask = torch.tensor([True, True, True, False, False]).view(1, 1, 1, 5).expand(2, 1, 1, 5)
+    found, _ = kernels.packed_attention(None, query, key, value, mask, scaling=0.3, dropout=0.0)
+    repeated = [states.repeat_interleave(3, dim=1) for states in (key, value)]
+    expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+class ScriptedEvent:
+    """A device event on a clock of milliseconds that the test sets; `elapsed_time` is a 32-bit float as in CUDA."""
+
+    now_ms = 0.0
+    made = 0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        ScriptedEvent.made += 1
+        self.at_ms = 0.0
+
+    def record(self) -> None:
+        self.at_ms = ScriptedEvent.now_ms
+
+    def elapsed_time(self, other: ScriptedEvent) -> float:
+        return float(torch.tensor(other.at_ms - self.at_ms, dtype=torch.float32))
+
+
+@pytest.fixture
+def scripted_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ScriptedEvent]]:
+    monkeypatch.setattr(torch.cuda, "Event", ScriptedEvent)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(clocks.time, "monotonic_ns", lambda: 10**12 + round(ScriptedEvent.now_ms * 1e6) + 4000)
+    ScriptedEvent.now_ms, ScriptedEvent.made = 100.0, 0
+    yield ScriptedEvent
+
+
+def test_device_events_are_mapped_onto_the_host_clock(scripted_device: type[ScriptedEvent]) -> None:
+    clock = clocks.EventClock(torch.device("cpu"))
+    clock.begin(2)
+    for at_ms in (103.0, 107.5):
+        scripted_device.now_ms = at_ms
+        clock.mark()
+    scripted_device.now_ms = 107.51
+    assert [10**12 + 103_004_000, 10**12 + 107_504_000] == clock.finish()
+    assert clock.error_s == pytest.approx(10e-6)
+
+
+def test_a_long_window_keeps_its_steps_exact(scripted_device: type[ScriptedEvent]) -> None:
+    clock = clocks.EventClock(torch.device("cpu"))
+    clock.begin(40_000)
+    for step in range(1, 40_001):
+        scripted_device.now_ms = 100.0 + step * 3.0007
+        clock.mark()
+    stamps = clock.finish()
+    steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+    assert max(abs(step - 3_000_700) for step in steps) < 600  # a float of 120 s would be off by 8 µs
+    assert clock.error_s == pytest.approx(4e-6, abs=10e-6)
+
+
+def test_no_event_is_made_inside_a_window_and_all_are_used_again(scripted_device: type[ScriptedEvent]) -> None:
+    clock = clocks.EventClock(torch.device("cpu"))
+    clock.begin(3)
+    made = scripted_device.made
+    for _ in range(3):
+        clock.mark()
+    clock.finish()
+    clock.begin(3)
+    clock.mark()
+    assert len(clock.finish()) == 1
+    assert made == scripted_device.made == 4
+
+
+def test_a_device_without_events_gives_one_stamp_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+    clock = clocks.open_clock(torch.device("mps"))
+    clock.begin(8)
+    for _ in range(8):
+        clock.mark()
+    assert len(clock.finish()) == 1
+
+
+class _Capture:
+    """`torch.cuda.graph` that ends as a real one does when the device refuses: with an error of its own on leaving."""
+
+    def __init__(self, leaving: str | None) -> None:
+        self._leaving = leaving
+
+    def __call__(self, graph: object) -> _Capture:
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        if self._leaving is not None:
+            raise RuntimeError(self._leaving)
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Streams that were set; the current one is called `before`."""
+    made: list[object] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "before")
+    monkeypatch.setattr(torch.cuda, "set_stream", made.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    return made
+
+
+def _fails(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+def test_a_step_that_can_be_captured_is(streams: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", _Capture(None))
+    assert graphs.Captured("graph", None) == graphs.capture(lambda: None)
+    assert streams == []
+
+
+def test_a_refused_capture_becomes_a_note(streams: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "graph", _Capture("CUDA error: operation failed due to a previous error during capture")
+    )
+    refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with …")
+    found = graphs.capture(lambda: _fails(refused))
+    assert found.graph is None
+    assert found.note == "no device graph: RuntimeError: CUDA error: operation not permitted when stream is capturing"
+    assert streams == ["before"]
+
+
+@pytest.mark.parametrize(
+    ("error", "leaving"),
+    [
+        (ZeroDivisionError("a bug of ours"), None),
+        (RuntimeError("shapes do not match"), None),
+        (torch.OutOfMemoryError("CUDA out of memory"), "operation failed due to a previous error during capture"),
+    ],
+)
+def test_any_other_fault_in_a_capture_is_raised(
+    error: Exception, leaving: str | None, streams: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", _Capture(leaving))
+    expected = torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else type(error)
+    with pytest.raises(expected), graphs.out_of_memory_named():
+        graphs.capture(lambda: _fails(error))
+
+
+def test_exhausted_memory_has_one_type_however_it_is_wrapped() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="MPS backend"), graphs.out_of_memory_named():
+        raise RuntimeError("MPS backend out of memory")
+    with pytest.raises(torch.OutOfMemoryError, match="120 GiB"), graphs.out_of_memory_named():
+        try:
+            raise torch.OutOfMemoryError("Tried to allocate 120 GiB")
+        except torch.OutOfMemoryError as inner:
+            raise RuntimeError("backend='inductor' raised") from inner
+    with pytest.raises(ValueError, match="no memory matter"), graphs.out_of_memory_named():
+        raise ValueError("no memory matter")
+    with pytest.raises(RuntimeError, match="shapes") as raised, graphs.out_of_memory_named():
+        raise RuntimeError("shapes do not match")
+    assert type(raised.value) is RuntimeError

@@ -8,9 +8,14 @@
 # Every step leaves OUT_DIR/STEP.report.md (its log, where there is no report), and a measuring one STEP.tar.gz too
 # (STEP.log, and in record/ config.yaml, events.jsonl, report.md, report.html, summary.json, figures/), also when it was
 # stopped half-way. An events.jsonl that makes the archive larger than 15 MiB lies beside it as STEP.events.jsonl.xz.
-# tokbench writes after every cell, so a step that is called again goes on with --resume where runs/ is still there;
-# on a fresh machine, name in RESTORE_DIR the folder that holds the earlier STEP.tar.gz. A step that is complete is
-# skipped; rm -r runs/gpu-STEP runs it anew.
+# tokbench writes after every trial, and the archive is made anew every SNAPSHOT_S seconds, so that a call that is killed
+# leaves what it had. A step that is called again goes on with --resume where runs/ is still there; on a fresh machine,
+# name in RESTORE_DIR the folder that holds the earlier STEP.tar.gz. A step that is complete is skipped; rm -r
+# runs/gpu-STEP runs it anew. Exit code 1 of tokbench (a trial failed, or the budget left cells out; both are recorded)
+# is no failure of a step.
+#
+# GPU_CHECK_TINY=1 tries the plumbing out on a CPU in about four minutes: tiny shapes, no generated code, no wheels:
+#   GPU_CHECK_TINY=1 PYTHON=.venv/bin/python scripts/gpu_check.sh /tmp/out
 #
 # Carried wheels: the image has torch, transformers, accelerate, safetensors, huggingface_hub, pynvml, pandas, typer,
 # rich, matplotlib, scipy, psutil, jinja2, yaml and pytest; it lacks pydantic, pydantic-core, annotated-types,
@@ -27,6 +32,8 @@ STEPS=(doctor tests llama8b quick moe30b llama70b)
 STEP_S=510
 LIMIT_S=${LIMIT_S:-570}
 PACK_S=30                                # left at the end of a call to close the record and to pack
+SNAPSHOT_S=45
+TINY=${GPU_CHECK_TINY:-}
 MAX_FILES=8                              # in OUT_DIR, per call
 MAX_BYTES=$((${MAX_FILE_MIB:-15} << 20)) # per file
 SITE=${SITE_DIR:-/tmp/tokbench-site}
@@ -35,7 +42,7 @@ python=${PYTHON:-python3}
 say() { printf '== %s\n' "$*"; }
 
 install_wheels() {
-    if compgen -G '.whl/*.whl' >/dev/null; then
+    if [[ -z $TINY ]] && compgen -G '.whl/*.whl' >/dev/null; then
         "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --upgrade \
             --target "$SITE" .whl/*.whl
     fi
@@ -51,14 +58,21 @@ tokbench() { limited "$python" -c 'import sys; from tokbench.cli.app import main
 # SIGTERM lets tokbench close the record and write its report; --foreground keeps it from tokbench's workers.
 limited() { timeout --foreground --kill-after=20 "$step_s" "$@"; }
 
+# measure CONFIG SHAPE [SETTING…]: random weights of that shape; the wheels for pretrained ones cannot be fetched there.
 measure() {
-    local config=$1
-    shift
+    local config=$1 shape=$2 setting settings=()
+    shift 2
     if [[ -f $record/events.jsonl ]]; then
         tokbench run --resume "$record"
-    else
-        tokbench run "$config" --out "$record" --set model.weights=random --set budget.total=7min "$@"
+        return
     fi
+    set -- model.weights=random "model.source=shape:$shape" "$@"
+    [[ -z $TINY ]] || set -- "$@" model.source=shape:tiny-llama model.dtype=float32 device=cpu budget.total=25s \
+        budget.cold=60s 'workload.prompt_tokens=[16]' workload.output_tokens=8 'load.static_batch=[1, 2]' \
+        stop.warmup_cap=1s 'engine.options={compile_backend: eager}'
+    [[ -z $TINY || $shape != *-A3B ]] || set -- "$@" model.source=shape:tiny-qwen3-moe
+    for setting; do settings+=(--set "$setting"); done
+    tokbench run "$config" --out "$record" "${settings[@]}" "${flags[@]}"
 }
 
 step_doctor() {
@@ -76,18 +90,24 @@ PY
     tokbench doctor
 }
 step_tests() { limited "$python" -m pytest -m gpu tests/gpu -q --durations=10; }
-step_llama8b() { measure configs/llama.yaml --set model.source=shape:Llama-3.1-8B-Instruct; }
-step_quick() { measure configs/llama.yaml --set model.source=shape:Llama-3.1-8B-Instruct --quick; }
-step_moe30b() { measure configs/llama.yaml --set model.source=shape:Qwen3-30B-A3B --set 'load.static_batch=[1, 8]'; }
-step_llama70b() { measure configs/llama-70b.yaml --set model.source=shape:Llama-3.1-70B-Instruct; }
-
-# 0: all went well; 1 with a report: trials failed and are recorded. Neither gets better by running again.
-is_complete() {
-    [[ -f $folder/exit_code ]] || return 1
-    local code
-    code=$(<"$folder/exit_code")
-    [[ $code == 0 || ($code == 1 && -f $record/summary.json) ]]
+step_llama8b() {
+    measure configs/llama.yaml Llama-3.1-8B-Instruct budget.total=7min 'load.static_batch=[1, 8, 64]'
 }
+step_quick() {
+    local flags=(--quick)
+    measure configs/llama.yaml Llama-3.1-8B-Instruct
+}
+step_moe30b() {
+    measure configs/llama.yaml Qwen3-30B-A3B budget.total=7min 'load.static_batch=[1, 8]'
+}
+step_llama70b() {
+    measure configs/llama-70b.yaml Llama-3.1-70B-Instruct budget.total=7min budget.cold=1s 'load.static_batch=[1, 8]'
+}
+
+# 0: all went well; 1 with a summary: some trials failed, or cells were left out, and the record says which.
+is_good() { [[ $1 == 0 || ($1 == 1 && -f $record/summary.json) ]]; }
+
+is_complete() { [[ -f $folder/exit_code ]] && is_good "$(<"$folder/exit_code")"; }
 
 restore() {
     local archive=${RESTORE_DIR:-}/$1.tar.gz
@@ -97,23 +117,42 @@ restore() {
     [[ ! -f $RESTORE_DIR/$1.events.jsonl.xz ]] || xz -dc "$RESTORE_DIR/$1.events.jsonl.xz" >"$record/events.jsonl"
 }
 
+# Into place at one blow, so that a snapshot is never half an archive; tar's 1 says that a file grew while it was read.
+put() { mv -f "$out/.part" "$1"; }
+
+archive() {
+    local code=0
+    tar -czf "$out/.part" -C runs "$@" 2>/dev/null || code=$?
+    ((code <= 1))
+}
+
 pack() {
     local name=$1
     if [[ -f $record/report.md ]]; then
-        cp "$record/report.md" "$out/$name.report.md"
+        cp "$record/report.md" "$out/.part"
     else
-        { printf '# %s\n\n```\n' "$name"; tail -c 200000 "$folder/$name.log"; printf '```\n'; } >"$out/$name.report.md"
+        { printf '# %s\n\n```\n' "$name"; tail -c 200000 "$folder/$name.log"; printf '```\n'; } >"$out/.part"
     fi
+    put "$out/$name.report.md"
     [[ -d $record ]] || return 0
-    tar -czf "$out/$name.tar.gz" -C runs "gpu-$name"
-    (($(stat -c %s "$out/$name.tar.gz") > MAX_BYTES)) || return 0
-    say "$name: the record is large; events.jsonl comes as a file of its own"
-    tar -czf "$out/$name.tar.gz" -C runs --exclude=events.jsonl "gpu-$name"
-    xz -T0 -3 -c "$record/events.jsonl" >"$out/$name.events.jsonl.xz"
+    archive "gpu-$name"
+    if (($(stat -c %s "$out/.part") > MAX_BYTES)); then
+        say "$name: the record is large; events.jsonl comes as a file of its own"
+        archive --exclude=events.jsonl "gpu-$name"
+        put "$out/$name.tar.gz"
+        xz -T0 -3 -c "$record/events.jsonl" >"$out/.part"
+        put "$out/$name.events.jsonl.xz"
+    else
+        put "$out/$name.tar.gz"
+    fi
+}
+
+snapshots() {
+    while sleep "$SNAPSHOT_S"; do pack "$1" || true; done
 }
 
 run_step() {
-    local name=$1 folder=runs/gpu-$1 record=runs/gpu-$1/record code=0 started=$SECONDS
+    local name=$1 folder=runs/gpu-$1 record=runs/gpu-$1/record code=0 started=$SECONDS packer flags=()
     mkdir -p runs
     restore "$name"
     if is_complete; then
@@ -128,12 +167,17 @@ run_step() {
     fi
     say "$name: at most $step_s s"
     mkdir -p "$folder"
+    snapshots "$name" >/dev/null 2>&1 &
+    packer=$!
     "step_$name" > >(tee -a "$folder/$name.log") 2>&1 || code=$?
+    kill "$packer" 2>/dev/null || true
+    wait "$packer" 2>/dev/null || true
+    rm -f "$out/.part"
     sleep 1 # tee, which is not waited for: a stray child that holds the pipe would stop it from ending
     echo "$code" >"$folder/exit_code"
     say "$name: exit code $code after $((SECONDS - started)) s"
     pack "$name"
-    ((code == 0)) || failed+=("$name:$code")
+    is_good "$code" || failed+=("$name:$code")
 }
 
 main() {

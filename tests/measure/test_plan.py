@@ -186,3 +186,13 @@ def test_a_gpu_run_plans_with_what_is_free_on_the_card() -> None:
     assert int(85e9 * plan_module.GPU_SHARE) == usable_memory_bytes(Place(HOST, whole, "", "cuda:0", GIB))
     unknown = GPU.model_copy(update={"free_memory_bytes": None, "memory_bytes": None})
     assert usable_memory_bytes(Place(HOST, unknown, "", "cuda:0", GIB)) is None
+
+
+def test_a_resumed_run_keeps_the_batches_that_it_began_with(tmp_path: Path) -> None:
+    before = bound(tmp_path, place(needed(8)), batch="1-max*2")
+    assert [1, 2, 4, 8] == sorted(batches(before))
+    config = read_config(tmp_path / "asked.yaml")
+    cells = [cell.cell.spec for cell in before.cells()]
+    after = bind(config, place(needed(2)), resolve, cells)
+    assert [cell.cell.cell_id for cell in before.cells()] == [cell.cell.cell_id for cell in after.cells()]
+    assert [1, 2] == sorted(batches(bind(config, place(needed(2)), resolve)))

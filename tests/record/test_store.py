@@ -292,3 +292,11 @@ def test_a_place_that_may_not_be_written_is_told_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "may not be written" in refusal(lambda: check_new_run(tmp_path / "a"))
+
+
+def test_two_writers_on_one_record_are_refused(tmp_path: Path) -> None:
+    first = RunWriter(tmp_path)
+    with pytest.raises(RecordError, match="another tokbench is writing here"):
+        RunWriter(tmp_path)
+    first.close()
+    RunWriter(tmp_path).close()

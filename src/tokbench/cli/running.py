@@ -154,7 +154,8 @@ def _run(request: RunRequest, console: Console) -> ExitCode:
     console.print(f"device: {place.device.name} ({place.choice})", markup=False, highlight=False)
     if earlier is not None:
         refuse_other_device(earlier, place)
-    plan = bind(config, place, resolver(console, download=True))
+    before = [cell.spec for cell in earlier.cells.values()] if earlier is not None else []
+    plan = bind(config, place, resolver(console, download=True), before)
     meters = open_meters(plan)
     console.print(
         f"device and weights ready after {time.monotonic() - begun:.0f} s; config, plan and budget are now fixed",
@@ -245,7 +246,7 @@ def _run_until_stopped(runner: Runner, sampler: Sampler, writer: RunWriter, earl
         is_term = isinstance(interrupt, Terminated)
         writer.append(RunEnded(reason="terminated" if is_term else "interrupted", at_ns=time.monotonic_ns()))
         return ExitCode.TERMINATED if is_term else ExitCode.INTERRUPTED
-    return ExitCode.TRIALS_FAILED if outcome.failed_trials or outcome.skipped_cells else ExitCode.OK
+    return ExitCode.TRIALS_FAILED if outcome.failed_trials or outcome.lost_cells else ExitCode.OK
 
 
 def _worker_opener(job: _Job) -> Callable[[GroupPlan], ProcessWorker]:

@@ -116,14 +116,17 @@ def usable_memory_bytes(place: Place) -> int | None:
     return int(free_host * CPU_SHARE)
 
 
-def bind(config: Config, place: Place, resolve: Resolve) -> Plan:
+def bind(config: Config, place: Place, resolve: Resolve, earlier: Sequence[CellSpec] = ()) -> Plan:
     """Bind every cell of a config to a place; engines and models are checked before any device is touched.
+
+    `earlier` are the cells of a run that goes on: a range up to `max` then ends where it ended before, whatever memory
+    is free now.
 
     Raises:
         SpecError: a point of the sweep makes no sense. PlugError: an engine or a model cannot be had, or no cell fits.
     """
     usable = usable_memory_bytes(place)
-    binder = _Binder(place, usable, resolve)
+    binder = _Binder(place, usable, resolve, earlier)
     cells = [binder.plan_cell(cell) for cell in expand(config, binder.largest_batch)]
     groups = binder.group(cells)
     _refuse_if_nothing_fits(groups, usable)
@@ -144,8 +147,9 @@ def bind(config: Config, place: Place, resolve: Resolve) -> Plan:
 class _Binder:
     """Plans cells for one place; remembers the models it resolved."""
 
-    def __init__(self, place: Place, usable: int | None, resolve: Resolve) -> None:
+    def __init__(self, place: Place, usable: int | None, resolve: Resolve, earlier: Sequence[CellSpec]) -> None:
         self._place = place
+        self._earlier = earlier
         self._usable = usable
         self._resolve = resolve
         self._models: dict[str, ResolvedModel] = {}
@@ -174,7 +178,11 @@ class _Binder:
         return self._shapes[model.name]
 
     def largest_batch(self, spec: CellSpec) -> int:
-        """The largest static batch that the usable memory holds for a cell."""
+        """The largest static batch that the usable memory holds for a cell, or that the run had before."""
+        same = [cell.load for cell in self._earlier if _is_same_but_for_batch(cell, spec)]
+        known = [load.static_batch for load in same if load.kind == "static_batch"]
+        if known:
+            return max(known)
         shape = self._shape(spec)
         if shape is None or self._usable is None or spec.workload.prompt_tokens is None:
             return 1
@@ -235,6 +243,12 @@ class _Binder:
             for group, planned in members.items()
         ]
         return tuple(sorted(groups, key=lambda group: group.spec.engine.mode == "compiled"))
+
+
+def _is_same_but_for_batch(cell: CellSpec, spec: CellSpec) -> bool:
+    """Whether two cells differ in their static batch and in what the place adds, and in nothing else."""
+    neutral = {"load": spec.load, "device": spec.device, "hardware": spec.hardware, "labels": spec.labels}
+    return cell.load.kind == spec.load.kind == "static_batch" and cell.model_copy(update=neutral) == spec
 
 
 def _refuse_if_nothing_fits(groups: Sequence[GroupPlan], usable: int | None) -> None:

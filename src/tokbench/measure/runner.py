@@ -50,7 +50,8 @@ class Outcome:
 
     reason: EndReason
     failed_trials: int
-    skipped_cells: int
+    lost_cells: int
+    """Cells that cannot be measured here; those that the budget left out are not lost."""
 
 
 class Runner:
@@ -75,7 +76,7 @@ class Runner:
         self._order = 0
         self._first_block = 0
         self._failed = 0
-        self._skipped: set[str] = set()
+        self._lost: set[str] = set()
         self._started = time.monotonic()
 
     def left_s(self) -> float:
@@ -106,7 +107,7 @@ class Runner:
             self.crew.close()
         self._writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
         self._writer.sync()
-        return Outcome(reason, self._failed, len(self._skipped))
+        return Outcome(reason, self._failed, len(self._lost))
 
     def _announce(self, earlier: Run | None) -> None:
         plan = self._plan
@@ -312,10 +313,9 @@ class Runner:
         if account.repetitions == 0:
             if not is_told:
                 self._skip(planned, cause, reason)
-            self._skipped.add(planned.cell.cell_id)
+            self._lost.add(planned.cell.cell_id)
 
     def _skip(self, planned: PlannedCell, cause: FailureCause, reason: str) -> None:
-        self._skipped.add(planned.cell.cell_id)
         self._writer.append(
             CellSkipped(cell_id=planned.cell.cell_id, cause=cause, reason=reason, at_ns=time.monotonic_ns())
         )

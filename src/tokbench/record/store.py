@@ -30,8 +30,12 @@ class RunWriter:
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS_FILE
         try:
-            _end_torn_line(self._path)
             self._file: IO[bytes] = self._path.open("ab")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _end_torn_line(self._path)
+        except BlockingIOError:
+            self._file.close()
+            raise RecordError(f"{folder}: another tokbench is writing here", fix="wait for it, or end it") from None
         except OSError as error:
             raise _cannot_write(self._path, error) from None
         self._is_closed = False

@@ -64,7 +64,7 @@ def first_line(error: BaseException) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out anywhere below: compilers and captures wrap the allocator's error in their own."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    texts = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     return any(
         isinstance(found, torch.OutOfMemoryError | MemoryError) or any(text in str(found).lower() for text in texts)
         for found in chain(error)

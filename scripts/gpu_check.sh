@@ -62,10 +62,11 @@ limited() { timeout --foreground --kill-after=20 "$step_s" "$@"; }
 measure() {
     local config=$1 shape=$2 setting settings=()
     shift 2
-    if [[ -f $record/events.jsonl ]]; then
+    if grep -qs trial_started "$record/events.jsonl"; then
         tokbench run --resume "$record"
         return
     fi
+    rm -rf "$record" # nothing was measured: there is nothing to go on with
     set -- model.weights=random "model.source=shape:$shape" "$@"
     [[ -z $TINY ]] || set -- "$@" model.source=shape:tiny-llama model.dtype=float32 device=cpu budget.total=25s \
         budget.cold=60s 'workload.prompt_tokens=[16]' workload.output_tokens=8 'load.static_batch=[1, 2]' \

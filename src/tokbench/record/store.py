@@ -7,6 +7,7 @@ RUN/events.jsonl   one event a line; the first is `run_started`
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import queue
 import threading

@@ -79,7 +79,7 @@ def test_resume_goes_on_with_what_the_budget_left_out_and_not_with_what_did_not_
     plan = fake_plan(tmp_path / "asked", text)
     oom = Failed(cause="oom", text="no memory")
     made = stage(tmp_path / "run", monkeypatch, {"prepare": 0.0, "trial": 20.0}, failing(1, "prepare", oom))
-    assert Outcome("budget", 1, 2) == made.run(plan)
+    assert Outcome("budget", 1, 1) == made.run(plan)
     longer = dataclasses.replace(
         plan, config=fake_plan(tmp_path / "longer", config_text(load="{static_batch: [1, 2, 4]}")).config
     )

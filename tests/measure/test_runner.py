@@ -51,7 +51,7 @@ def test_the_coarse_pass_visits_every_cell_before_any_refinement(
     visits = made.visits()
     assert {cell.cell.cell_id for cell in plan.cells()} == set(visits[:6])
     size = rows(plan)
-    assert [1, 2, 4, 1, 2, 4] == [size[cell_id] for cell_id in visits[:6]]  # one stream first
+    assert [1, 1, 2, 4, 2, 4] == [size[cell_id] for cell_id in visits[:6]]  # one stream of every group first
     assert {3} == set(Counter(visits).values())
 
 

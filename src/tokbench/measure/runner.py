@@ -131,10 +131,10 @@ class Runner:
         self._writer.sync()
 
     def _blocks(self) -> EndReason:
-        coarse = [c for c in self._plan.cells() if self._account(c).repetitions == 0 and not self._account(c).is_closed]
+        coarse = [cell for cell in self._plan.cells() if self._account(cell).repetitions == 0]
         block = self._first_block
-        if coarse:
-            self._pass(block, coarse, is_coarse=True)
+        for tier in _tiers(coarse):
+            self._pass(block, tier, is_coarse=True)
             block += 1
         while wanting := [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]:
             if self.left_s() <= 0 or not self._pass(block, wanting, is_coarse=False):
@@ -154,7 +154,7 @@ class Runner:
             random.Random(f"{self._spec.seed}-{block}-{group.group}").shuffle(members)
             if is_coarse:
                 members.sort(key=_coarse_value)
-            for planned in members:
+            for planned in (member for member in members if not self._account(member).is_closed):
                 if not self._can_afford(group, planned, is_coarse):
                     if is_coarse:
                         self._skip(planned, "skipped", "the budget was spent before this cell's turn")
@@ -334,6 +334,13 @@ def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:
         predicted_memory_bytes=planned.predicted_memory_bytes,
         roofline_decode_tokens_per_s=planned.roofline_decode_tokens_per_s,
     )
+
+
+def _tiers(cells: list[PlannedCell]) -> list[list[PlannedCell]]:
+    """The coarse pass in two parts: the smallest batches of every group first, so that each mode has a number early."""
+    smallest = min((_coarse_value(cell)[0] for cell in cells), default=0)
+    first = [cell for cell in cells if _coarse_value(cell)[0] == smallest]
+    return [tier for tier in (first, [cell for cell in cells if cell not in first]) if tier]
 
 
 def _coarse_value(planned: PlannedCell) -> tuple[float, int]:

@@ -151,7 +151,7 @@ def measure(options: Options) -> dict[str, Any]:
     prepared = compiled.prepare(work)
     ids = torch.tensor(work.prompts)
     model = eager._model
-    cache = StaticCache(config=model.config, max_cache_len=prepared.cache_rows)
+    cache = StaticCache(config=compiled._model.config, max_cache_len=prepared.cache_rows)
     step = torch.compile(greedy_step, fullgraph=True, dynamic=False)
     results: dict[str, Any] = {}
     rates: dict[str, list[float]] = {}
@@ -160,7 +160,7 @@ def measure(options: Options) -> dict[str, Any]:
         (
             "compiled_over_bare_compiled",
             lambda: harness_rate(compiled, work),
-            lambda: bare_compiled(model, ids, options.steps, cache, step),
+            lambda: bare_compiled(compiled._model, ids, options.steps, cache, step),
         ),
         ("compiled_over_eager", lambda: harness_rate(compiled, work), lambda: harness_rate(eager, work)),
     ):

@@ -28,9 +28,10 @@ from tokbench.record.spec import CellSpec, ModelSpec
 from tokbench.record.sweep import Cell, Config, expand, make_cell
 from tokbench.units import BYTES, format_value
 
-GPU_SHARE = 0.94
+GPU_SHARE, GPU_RESERVE_BYTES = 0.94, 4_000_000_000
 CPU_SHARE = 0.85
-"""Share of the free memory that a run may plan with; the rest is context, workspaces and fragmentation."""
+"""Share of the free memory that a run may plan with; the rest is context, workspaces and fragmentation, which on a large
+card is a fixed amount rather than a share."""
 ASSUMED_CPU_BYTES_PER_S = 10e9
 """Read rate assumed for the time estimate on a device without a datasheet row; used for nothing else."""
 ASSUMED_EFFICIENCY = 0.6
@@ -109,7 +110,7 @@ def usable_memory_bytes(place: Place) -> int | None:
     device = place.device
     if device.kind in ("cuda", "rocm"):
         free = device.free_memory_bytes if device.free_memory_bytes is not None else device.memory_bytes
-        return None if free is None else int(free * GPU_SHARE)
+        return None if free is None else max(int(free * GPU_SHARE), free - GPU_RESERVE_BYTES)
     free_host = place.free_host_bytes
     if place.host.memory_limit_bytes is not None:
         free_host = min(free_host, place.host.memory_limit_bytes)

@@ -150,6 +150,7 @@ def _engine_facts(cell: CellResult, load_s: float | None) -> dict[str, object]:
         "Graphs compiled": engine.graphs_compiled,
         "CUDA graphs": engine.cuda_graphs,
         "Environment": environment or "nothing set",
+        "Notes": "; ".join(engine.notes) or "none",
         "Loading, from the worker's start": None if load_s is None else format_value(load_s, SECONDS),
     }
 

@@ -196,3 +196,20 @@ def test_a_resumed_run_keeps_the_batches_that_it_began_with(tmp_path: Path) -> N
     after = bind(config, place(needed(2)), resolve, cells)
     assert [cell.cell.cell_id for cell in before.cells()] == [cell.cell.cell_id for cell in after.cells()]
     assert [1, 2] == sorted(batches(bind(config, place(needed(2)), resolve)))
+
+
+def test_a_group_of_unknown_size_is_never_measured_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "shape_from_config", refuse_shape)
+    assert not bound(tmp_path, place(1 << 40), mode="[compiled, eager]").is_interleaved
+
+
+def refuse_shape(config: object, name: str) -> object:
+    raise SpecError(f"{name}: a model type without closed forms")
+
+
+def test_a_gpu_without_a_datasheet_row_gets_no_guessed_time(tmp_path: Path) -> None:
+    card = GPU.model_copy(update={"name": "a card that nobody knows"})
+    plan = bound(tmp_path, dataclasses.replace(PLACE, device=card))
+    assert [(None, None)] * 2 == [(c.expected_trial_s, c.roofline_decode_tokens_per_s) for c in plan.cells()]

@@ -104,9 +104,9 @@ def test_the_budget_ends_a_run_and_no_visit_begins_that_would_not_fit(
 
 
 def test_cells_without_a_turn_say_that_the_budget_was_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = config_text(load="{static_batch: [1, 2, 4]}", budget="{total: 15}")
+    text = config_text(load="{static_batch: [1, 2, 4]}", budget="{total: 25}")
     plan = fake_plan(tmp_path / "asked", text)
-    made = stage(tmp_path / "run", monkeypatch, {"trial": 10.0})
+    made = stage(tmp_path / "run", monkeypatch, {"trial": 10.0})  # a third visit would end at 30 s
     assert Outcome("budget", 0, 0) == made.run(plan)  # told in the record, and no failure
     (skipped,) = events_of(made.folder, CellSkipped)
     assert isinstance(skipped, CellSkipped) and (4, "skipped") == (rows(plan)[skipped.cell_id], skipped.cause)

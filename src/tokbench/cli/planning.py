@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from tokbench.cli.console import say_cell
+from tokbench.cli.fetching import resolver
 from tokbench.cli.naming import check_names
-from tokbench.cli.running import QUICK, place_for, resolver
+from tokbench.cli.running import QUICK, place_for
 from tokbench.measure.plan import Plan, PlannedCell, bind
 from tokbench.record.sweep import read_config
 from tokbench.units import BYTES, TOKENS_PER_S, format_value

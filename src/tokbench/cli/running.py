@@ -18,6 +18,7 @@ from rich.console import Console
 
 import tokbench
 from tokbench.cli.console import ConsoleProgress
+from tokbench.cli.fetching import check_before_fetching, resolver
 from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import load_results, say_headline, write_run_report
 from tokbench.errors import ExitCode, PlugError, RecordError, SpecError, Terminated
@@ -25,9 +26,9 @@ from tokbench.measure.host import free_memory_bytes, read_host_facts
 from tokbench.measure.meters import Available, Meter
 from tokbench.measure.meters import load_plug as load_meter
 from tokbench.measure.meters import names as meter_names
-from tokbench.measure.models import ResolvedModel, cache_folder, parse_source, resolve_model
+from tokbench.measure.models import cache_folder
 from tokbench.measure.nvml import NvmlReader
-from tokbench.measure.plan import GroupPlan, Place, Plan, Resolve, bind, safe_environment
+from tokbench.measure.plan import GroupPlan, Place, Plan, bind, safe_environment
 from tokbench.measure.probe import find_device, probe
 from tokbench.measure.runner import Runner
 from tokbench.measure.sampler import Sampler
@@ -35,12 +36,19 @@ from tokbench.measure.worker_process import ProcessWorker
 from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import SCHEMA_VERSION, MeterAbsent, RunEnded, RunStarted
 from tokbench.record.run import Run, read_run
-from tokbench.record.spec import ModelSpec
+from tokbench.record.secrets import is_secret_key, is_secret_value
 from tokbench.record.store import CONFIG_FILE, RunWriter, check_new_run, create_run, read_header
 from tokbench.record.sweep import Config, read_config
 from tokbench.record.yaml_tree import dump_tree
 
-QUICK = ("budget.total=300", "stop.rel_ci=0.05", "stop.min_repetitions=3", "stop.max_repetitions=5")
+QUICK = (
+    "budget.total=300",
+    "budget.cold=0",
+    "stop.rel_ci=0.05",
+    "stop.min_repetitions=3",
+    "stop.max_repetitions=5",
+    "stop.warmup_cap=5",
+)
 """`--quick`: an answer in five minutes after the weights are there."""
 REPORT_PAUSE_S = 20.0
 
@@ -121,23 +129,6 @@ def place_for(config: Config, allow_busy: bool, say_console: Console) -> Place:
     return Place(found.host, choice.device, choice.why, torch_device(choice.device), free_memory_bytes(Path("/")))
 
 
-def resolver(console: Console, download: bool) -> Resolve:
-    """How models are found; progress goes to the console."""
-
-    def resolve(spec: ModelSpec) -> ResolvedModel:
-        return resolve_model(
-            parse_source(spec.source),
-            spec.weights,
-            spec.dtype,
-            cache=cache_folder(os.environ),
-            environ=os.environ,
-            report=lambda text: console.print(text, markup=False, highlight=False),
-            download=download,
-        )
-
-    return resolve
-
-
 def run(request: RunRequest, console: Console) -> ExitCode:
     """Measure, record, report; the exit code that the process ends with."""
     with signals_as_interrupts():
@@ -154,6 +145,7 @@ def _run(request: RunRequest, console: Console) -> ExitCode:
     console.print(f"device: {place.device.name} ({place.choice})", markup=False, highlight=False)
     if earlier is not None:
         refuse_other_device(earlier, place)
+    check_before_fetching(config, place, console)
     before = [cell.spec for cell in earlier.cells.values()] if earlier is not None else []
     plan = bind(config, place, resolver(console, download=True), before)
     meters = open_meters(plan)
@@ -204,16 +196,14 @@ def open_record(config: Config, folder: Path, earlier: Run | None) -> RunWriter:
 
 
 def _command_line(arguments: Sequence[str]) -> list[str]:
-    """The command as typed, values of keys that smell of a secret left out."""
-    smells = ("token", "secret", "password", "api_key")
-    return [
-        f"{argument.split('=', 1)[0]}=…"
-        if "=" in argument
-        and any(s in argument.lower().split("=")[0] for s in smells)
-        and "tokens" not in argument.lower().split("=")[0]
-        else argument
-        for argument in arguments
-    ]
+    """The command as typed, values that are or may be secrets left out."""
+    return [_without_secret(argument) for argument in arguments]
+
+
+def _without_secret(argument: str) -> str:
+    key, separator, value = argument.partition("=")
+    is_secret = is_secret_key(key.rsplit(".", 1)[-1]) or is_secret_value(value or argument)
+    return f"{key}{separator}…" if is_secret and separator else "…" if is_secret else argument
 
 
 def _measure(job: _Job, writer: RunWriter, meters: Meters, console: Console) -> ExitCode:

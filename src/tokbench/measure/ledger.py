@@ -28,6 +28,8 @@ class Account:
     """Wall time of the last repetition."""
     visit_s: float | None = None
     """Wall time of the last visit, preparation and warm-up included, loading the weights left out."""
+    cold_s: float = 0.0
+    """Seconds that the last visit spent on compiling."""
 
 
 class Ledger:
@@ -69,6 +71,10 @@ class Ledger:
         account.is_closed = cause == "oom" or account.failures >= MAX_FAILURES
         return account.is_closed
 
+    def visit_s(self, account: Account) -> float:
+        """Seconds that a visit takes without compiling: as the last time, nothing where there was none."""
+        return 0.0 if account.visit_s is None else account.visit_s
+
     def missing(self, account: Account) -> int:
         """Repetitions until the stop rule may be met."""
         return max(self._rule.min_repetitions - account.repetitions, 1)
@@ -90,6 +96,7 @@ def rate_of(events: list[Event]) -> float | None:
 def _rate(steps: Sequence[StepTrace], requests: Sequence[RequestTrace]) -> float | None:
     if steps:
         return timings.decode_rate_per_row(steps)
-    seconds = sum(timings.request_decode_s(trace) or 0.0 for trace in requests)
-    tokens = sum(timings.request_decode_tokens(trace) for trace in requests)
+    known = [(trace, span) for trace in requests if (span := timings.request_decode_s(trace)) is not None]
+    seconds = sum(span for _, span in known)
+    tokens = sum(timings.request_decode_tokens(trace) for trace, _ in known)
     return tokens / seconds if seconds > 0 else None

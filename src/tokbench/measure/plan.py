@@ -30,8 +30,8 @@ from tokbench.units import BYTES, format_value
 
 GPU_SHARE, GPU_RESERVE_BYTES = 0.94, 4_000_000_000
 CPU_SHARE = 0.85
-"""Share of the free memory that a run may plan with; the rest is context, workspaces and fragmentation, which on a large
-card is a fixed amount rather than a share."""
+"""Share of the free memory that a run may plan with; the rest is context, workspaces and fragmentation, which on a
+large card is a fixed amount rather than a share."""
 ASSUMED_CPU_BYTES_PER_S = 10e9
 """Read rate assumed for the time estimate on a device without a datasheet row; used for nothing else."""
 ASSUMED_EFFICIENCY = 0.6
@@ -64,6 +64,10 @@ class GroupPlan:
     """Any cell of the group."""
     model: ResolvedModel | None
     cells: tuple[PlannedCell, ...]
+
+    def is_refused(self) -> bool:
+        """Whether no cell of the group can run here."""
+        return all(cell.refusal is not None for cell in self.cells)
 
     def predicted_peak_bytes(self) -> int:
         """Memory that the worker needs at most; 0 where nothing is predicted."""
@@ -132,7 +136,11 @@ def bind(config: Config, place: Place, resolve: Resolve, earlier: Sequence[CellS
     groups = binder.group(cells)
     _refuse_if_nothing_fits(groups, usable)
     peaks = [group.predicted_peak_bytes() for group in groups]
-    is_interleaved = len(groups) == 1 or usable is None or sum(peaks) <= usable
+    is_known = all(
+        peak > 0 or group.spec.engine.kind == "fake" or group.is_refused()
+        for group, peak in zip(groups, peaks, strict=True)
+    )
+    is_interleaved = len(groups) == 1 or usable is None or (is_known and sum(peaks) <= usable)
     return Plan(
         config=config,
         host=place.host,
@@ -216,15 +224,10 @@ class _Binder:
             needed = predicted_memory_bytes(shape, spec.model.dtype, rows, cache_tokens, prompt)
         except ValueError as error:
             raise SpecError(f"{shape.name}: {error}", key="model.dtype", fix="use bfloat16") from None
-        rate = self._bandwidth or ASSUMED_CPU_BYTES_PER_S
-        assumed = roofline_decode_tokens_per_s(
-            shape, spec.model.dtype, rows, cache_tokens, Ceilings(rate * ASSUMED_EFFICIENCY, None)
-        )
-        roofline = (
-            roofline_decode_tokens_per_s(shape, spec.model.dtype, rows, cache_tokens, Ceilings(self._bandwidth, None))
-            if self._bandwidth
-            else None
-        )
+        roofline = self._roofline(shape, spec, cache_tokens, self._bandwidth)
+        is_gpu = self._place.device.kind in ("cuda", "rocm")
+        assumed = self._bandwidth if is_gpu else self._bandwidth or ASSUMED_CPU_BYTES_PER_S
+        expected = self._roofline(shape, spec, cache_tokens, assumed)
         refusal = None
         if self._usable is not None and needed > self._usable:
             weights = format_value(weight_bytes(shape, spec.model.dtype), BYTES)
@@ -232,7 +235,14 @@ class _Binder:
             refusal = f"needs {format_value(needed, BYTES)} (weights {weights}), {free} can be used"
         kv_dtype = spec.model.dtype if spec.model.dtype in ("float32", "float16") else "bfloat16"
         step_bytes = bytes_read_per_step(shape, spec.model.dtype, rows, prompt + output // 2, kv_dtype).total
-        return PlannedCell(cell, needed, roofline, output / assumed, float(step_bytes), refusal)
+        expected_s = None if expected is None else output / (expected * ASSUMED_EFFICIENCY)
+        return PlannedCell(cell, needed, roofline, expected_s, float(step_bytes), refusal)
+
+    def _roofline(self, shape: ModelShape, spec: CellSpec, context: int, rate: float | None) -> float | None:
+        if rate is None or spec.load.kind != "static_batch":
+            return None
+        rows = spec.load.static_batch
+        return roofline_decode_tokens_per_s(shape, spec.model.dtype, rows, context, Ceilings(rate, None))
 
     def group(self, cells: Sequence[tuple[Cell, PlannedCell]]) -> tuple[GroupPlan, ...]:
         """Cells by worker group; eager groups first, so that a first number comes early."""

@@ -15,6 +15,7 @@ from typing import Literal
 from tokbench.measure.crew import Crew, GroupLostError, OpenWorker
 from tokbench.measure.ledger import Account, Ledger, rate_of
 from tokbench.measure.messages import Failed, PrepareCell, RunTrial, WarmUp
+from tokbench.measure.order import coarse_value, tiers
 from tokbench.measure.plan import GroupPlan, Plan, PlannedCell
 from tokbench.measure.progress import Progress
 from tokbench.measure.worker_process import Worker
@@ -119,6 +120,7 @@ class Runner:
             trials = [trial.started for cell in earlier.cells.values() for trial in cell.trials]
             self._order = max((started.order + 1 for started in trials), default=0)
             self._first_block = max((started.block + 1 for started in trials), default=0)
+            self._checked_groups = {cell.planned.group for cell in earlier.cells.values() if cell.identity}
             self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
         known = earlier.cells if earlier is not None else {}
         for planned in plan.cells():
@@ -133,7 +135,7 @@ class Runner:
     def _blocks(self) -> EndReason:
         coarse = [cell for cell in self._plan.cells() if self._account(cell).repetitions == 0]
         block = self._first_block
-        for tier in _tiers(coarse):
+        for tier in tiers(coarse):
             self._pass(block, tier, is_coarse=True)
             block += 1
         while wanting := [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]:
@@ -153,7 +155,7 @@ class Runner:
             members = [cell for cell in group.cells if cell.cell.cell_id in wanted]
             random.Random(f"{self._spec.seed}-{block}-{group.group}").shuffle(members)
             if is_coarse:
-                members.sort(key=_coarse_value)
+                members.sort(key=coarse_value)
             for planned in (member for member in members if not self._account(member).is_closed):
                 if not self._can_afford(group, planned, is_coarse):
                     if is_coarse:
@@ -178,9 +180,12 @@ class Runner:
         yield from (self._plan.groups if block % 2 == 0 else tuple(reversed(self._plan.groups)))
 
     def _can_afford(self, group: GroupPlan, planned: PlannedCell, is_coarse: bool) -> bool:
-        account = self._account(planned)
-        expected = (account.visit_s or 0.0) + self.crew.reopening_s(group)
-        return self.left_s() > (0.0 if is_coarse else expected)
+        """Whether a visit is likely to end in time; in a coarse pass, the group's longest so far is what to expect."""
+        visited = [account for member in group.cells if (account := self._account(member)).visit_s is not None]
+        if is_coarse:
+            longest = max((self._ledger.visit_s(account) + account.cold_s for account in visited), default=0.0)
+            return self.left_s() > longest
+        return self.left_s() > self._ledger.visit_s(self._account(planned)) + self.crew.reopening_s(group)
 
     def _limit_s(self) -> float:
         """Seconds that a trial may take: no more than the budget has left, but for a floor."""
@@ -194,7 +199,7 @@ class Runner:
     def _visit(self, group: GroupPlan, planned: PlannedCell, block: int, *, is_long: bool) -> None:
         """Prepare, warm up and repeat one cell."""
         worker = self.crew.worker(group, self._open_limit_s())
-        begun = time.monotonic()
+        begun, cold_before = time.monotonic(), self.crew.cold_s
         cell = planned.cell
         if not self._prepare(worker, group, planned, block):
             return
@@ -210,7 +215,8 @@ class Runner:
             if not self._trial(worker, group, planned, block, with_warmup=done == 0):
                 return
             done += 1
-        account.visit_s = time.monotonic() - begun
+        account.cold_s = self.crew.cold_s - cold_before
+        account.visit_s = time.monotonic() - begun - account.cold_s
 
     def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int) -> bool:
         check = group.group not in self._checked_groups and planned.cell.spec.engine.check_tokens > 0
@@ -334,17 +340,3 @@ def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:
         predicted_memory_bytes=planned.predicted_memory_bytes,
         roofline_decode_tokens_per_s=planned.roofline_decode_tokens_per_s,
     )
-
-
-def _tiers(cells: list[PlannedCell]) -> list[list[PlannedCell]]:
-    """The coarse pass in two parts: the smallest batches of every group first, so that each mode has a number early."""
-    smallest = min((_coarse_value(cell)[0] for cell in cells), default=0)
-    first = [cell for cell in cells if _coarse_value(cell)[0] == smallest]
-    return [tier for tier in (first, [cell for cell in cells if cell not in first]) if tier]
-
-
-def _coarse_value(planned: PlannedCell) -> tuple[float, int]:
-    """Coarse order: a single stream first, then growing batches, short prompts before long."""
-    load = planned.cell.spec.load
-    rows = load.static_batch if load.kind == "static_batch" else 1
-    return rows, planned.cell.spec.workload.prompt_tokens or 0

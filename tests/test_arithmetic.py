@@ -19,6 +19,7 @@ from tokbench.arithmetic import (
     flops_per_token,
     kv_bytes_per_token,
     kv_cache_bytes,
+    kv_dtype_of,
     max_static_batch,
     predicted_memory_bytes,
     roofline_decode_tokens_per_s,
@@ -348,3 +349,14 @@ def test_impossible_questions_are_refused() -> None:
         speculative_speedup(0.8, 4, 0.1, verify_cost_ratio=0.0)
     with pytest.raises(ValueError, match="rows must be at least 1"):
         predicted_memory_bytes(TINY, "bfloat16", 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float32", "float32"), ("float16", "float16"), ("bfloat16", "bfloat16"), ("mxfp4", "bfloat16")],
+)
+def test_the_cache_has_the_type_that_the_weights_leave_it(dtype: str, expected: str) -> None:
+    assert expected == kv_dtype_of(dtype)
+    if dtype != "mxfp4":
+        step = bytes_read_per_step(TINY, dtype, 3, 10)
+        assert 3 * kv_cache_bytes(TINY, 10, expected) == step.kv

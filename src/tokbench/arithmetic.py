@@ -90,9 +90,8 @@ class ModelShape:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.name}: {self.heads} query heads do not divide over {self.kv_heads} kv heads")
         if self.window_layers > (self.layers if self.window_tokens else 0):
-            raise ValueError(
-                f"{self.name}: {self.window_layers} layers of {self.layers} see {self.window_tokens} tokens"
-            )
+            seen = f"{self.window_layers} layers of {self.layers} see {self.window_tokens} tokens"
+            raise ValueError(f"{self.name}: {seen}")
 
     @property
     def expert_layers(self) -> int:
@@ -173,6 +172,11 @@ def weight_bytes(shape: ModelShape, dtype: str) -> int:
     return math.ceil(read_bytes + unread * BITS_OUTSIDE_EXPERTS[dtype] / 8)
 
 
+def kv_dtype_of(dtype: str) -> str:
+    """The type of the cache beside weights of `dtype`: float32 and float16 keep theirs, all else has bfloat16."""
+    return dtype if dtype in ("float32", "float16") else "bfloat16"
+
+
 def kv_bytes_per_token(shape: ModelShape, dtype: str = "bfloat16", expanded: bool = False) -> float:
     """Bytes that one more token adds to the cache, as long as no attention window is full.
 
@@ -185,10 +189,8 @@ def kv_bytes_per_token(shape: ModelShape, dtype: str = "bfloat16", expanded: boo
 def kv_cache_bytes(shape: ModelShape, context_tokens: int, dtype: str = "bfloat16", expanded: bool = False) -> float:
     """Bytes of one sequence's cache at `context_tokens`; a window layer holds `window_tokens` at most."""
     elements = 2 * shape.kv_heads * shape.head_dim
-    if shape.mla and expanded:
-        elements = shape.heads * shape.mla.qkv_head_dim
-    elif shape.mla:
-        elements = shape.mla.kv_lora_rank + shape.mla.qk_rope_head_dim
+    if mla := shape.mla:
+        elements = shape.heads * mla.qkv_head_dim if expanded else mla.kv_lora_rank + mla.qk_rope_head_dim
     return _layer_tokens(shape, context_tokens) * elements * bits_per_weight(dtype) / 8
 
 
@@ -205,12 +207,12 @@ def bytes_read_per_step(
     dtype: str,
     rows: int,
     context_tokens: int,
-    kv_dtype: str = "bfloat16",
+    kv_dtype: str | None = None,
     distinct_experts: float | None = None,
 ) -> StepBytes:
     """Bytes that one decode step of `rows` sequences reads, each at `context_tokens`.
 
-    `distinct_experts`: those selected per layer, on average; None takes the uniform expectation.
+    `kv_dtype`: None takes `kv_dtype_of`. `distinct_experts`: per layer, on average; None takes the uniform expectation.
     Formula: weights = all but an untied input embedding and unselected experts; kv = rows · kv_cache_bytes.
     Leaves out activations, cache writes and the expansion of an MLA latent. Source: Pope et al., arXiv 2211.05102.
     """
@@ -221,7 +223,7 @@ def bytes_read_per_step(
     if distinct_experts is not None and not 0.0 < distinct_experts <= experts:
         raise ValueError(f"{shape.name}: {distinct_experts} distinct experts, but a layer has {experts}")
     weights = _weight_bytes_read(shape, dtype, 0.0 if distinct_experts is None else distinct_experts)
-    kv = rows * kv_cache_bytes(shape, context_tokens, kv_dtype)
+    kv = rows * kv_cache_bytes(shape, context_tokens, kv_dtype or kv_dtype_of(dtype))
     return StepBytes(weights, kv, weights + kv)
 
 
@@ -247,7 +249,7 @@ def roofline_step_s(read_bytes: float, flops: float, ceilings: Ceilings) -> floa
 def roofline_decode_tokens_per_s(
     shape: ModelShape, dtype: str, rows: int, context_tokens: int, ceilings: Ceilings
 ) -> float:
-    """Highest decode rate of each stream: 1 / roofline_step_s, with a bfloat16 cache and uniform routing."""
+    """Highest decode rate of each stream: 1 / roofline_step_s, with uniform routing."""
     read = bytes_read_per_step(shape, dtype, rows, context_tokens)
     return 1.0 / roofline_step_s(read.total, rows * flops_per_token(shape, context_tokens), ceilings)
 
@@ -289,9 +291,8 @@ def predicted_memory_bytes(
     heads_width = shape.mla.qkv_head_dim * shape.heads if shape.mla else (shape.heads + shape.kv_heads) * shape.head_dim
     routed = moe.experts_per_token * (3 * moe.feed_forward + 2 * shape.hidden) if (moe := shape.experts) else 0
     dense = 3 * shape.feed_forward if shape.layers > shape.expert_layers else 0
-    width = 2 * shape.hidden + max(2 * heads_width, dense, routed)
-    element, kv_dtype = (4, "float32") if dtype == "float32" else (2, "bfloat16")
-    row = kv_cache_bytes(shape, cache_tokens, kv_dtype) + 6 * shape.vocab + prefill * width * element
+    width, element = 2 * shape.hidden + max(2 * heads_width, dense, routed), 4 if dtype == "float32" else 2
+    row = kv_cache_bytes(shape, cache_tokens, kv_dtype_of(dtype)) + 6 * shape.vocab + prefill * width * element
     return weight_bytes(shape, dtype) + rows * math.ceil(row)
 
 
@@ -305,10 +306,9 @@ def max_static_batch(
 
 
 def _weight_bytes_read(shape: ModelShape, dtype: str, experts_read: float) -> float:
-    """Bytes of all that a step reads of the weights when it reads `experts_read` experts in each layer."""
+    """Bytes of the weights that a step reads: all but an untied input embedding, which is as large as the head."""
     bits, counts = bits_per_weight(dtype), count_parameters(shape)
-    always = counts.total - counts.experts - (0 if shape.is_head_tied else counts.input_embedding)
-    read_bits = always * BITS_OUTSIDE_EXPERTS[dtype]
+    read_bits = (counts.total - counts.experts - counts.head) * BITS_OUTSIDE_EXPERTS[dtype]
     if shape.experts:
         matrices = 3 * shape.hidden * shape.experts.feed_forward
         biases = _mlp_parameters(shape.hidden, shape.experts.feed_forward, shape.experts.has_expert_bias) - matrices

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from builders import Script
-from scripted_facts import CPU, LLAMA_8B_PARAMETERS, ceilings
+from scripted_facts import CPU, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS, ceilings
+from tokbench.arithmetic import bytes_read_per_step, expected_distinct_experts, flops_per_token
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.metrics import catalog
+from tokbench.derive.validity import Code
+from tokbench.record.catalog import shape_from_config
 from tokbench.record.facts import DeviceFacts
+from tokbench.record.observations import MemoryReading
 from tokbench.stats import Estimate
 
 
@@ -69,13 +73,27 @@ def failed(tmp_path: Path) -> CellResult:
 LLAMA_READ_BYTES = 2 * (LLAMA_8B_PARAMETERS - 128256 * 4096)
 """bf16, without the untied input embedding."""
 KV_BYTES_PER_TOKEN = 2 * 32 * 8 * 128 * 2
+MOE_CONFIG: dict[str, object] = {
+    "model_type": "mixtral",
+    "vocab_size": 1000,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "tie_word_embeddings": False,
+}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("decode_tokens_per_s", 4 / 0.05),
-        ("output_tokens_per_s", 2 * 4 / 0.05),
+        ("output_tokens_per_s", 2 * 5 / 0.55),
         ("e2e_tokens_per_s", 5 / 0.55),
         ("ttft_s", 0.5),
         ("prefill_tokens_per_s", 2 * 100 / 0.5),
@@ -100,6 +118,106 @@ def test_roofline_by_hand(batch: CellResult) -> None:
     least, most = (LLAMA_READ_BYTES + 2 * context * KV_BYTES_PER_TOKEN for context in (100, 105))
     assert 2e12 / most <= roofline <= 2e12 / least
     assert value_of(batch, "bandwidth_used_ratio") == pytest.approx(80 / roofline, rel=1e-9)
+
+
+def routed_cell(folder: Path, static_batch: int) -> CellResult:
+    """A model with routed experts at 100 tokens/s."""
+    script = Script(ceiling=ceilings(read_bytes_per_s=1e9))
+    cell_id = script.cell(model="somewhere/moe", config=MOE_CONFIG, static_batch=static_batch)
+    for _ in range(3):
+        script.trial(cell_id, step_s=0.01)
+    return only_cell(script, folder)
+
+
+def test_the_roofline_has_a_compute_wall(tmp_path: Path) -> None:
+    shape = shape_from_config(LLAMA_8B_CONFIG, "llama")
+    script = Script(ceiling=ceilings(matmul_flops_per_s=1e12))
+    script.trial(script.cell(static_batch=64))
+    cell = only_cell(script, tmp_path)
+    # 64 rows at 100 + 5 // 2 tokens, at 1 TFLOP/s: computing takes about 1 s, reading about 8 ms.
+    expected = 1e12 / (64 * flops_per_token(shape, 102))
+    assert value_of(cell, "roofline_decode_tokens_per_s") == pytest.approx(expected, rel=1e-9)
+    assert value_of(cell, "bandwidth_used_ratio") == pytest.approx(
+        100 * bytes_read_per_step(shape, "bfloat16", 64, 102).total / 2e12, rel=1e-9
+    )
+
+
+def test_without_a_compute_ceiling_memory_alone_counts(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(matmul_flops_per_s=None))
+    script.trial(script.cell(static_batch=64))
+    read = bytes_read_per_step(shape_from_config(LLAMA_8B_CONFIG, "llama"), "bfloat16", 64, 102).total
+    assert value_of(only_cell(script, tmp_path), "roofline_decode_tokens_per_s") == pytest.approx(2e12 / read)
+
+
+def test_uniform_routing_is_counted_and_said_to_be(tmp_path: Path) -> None:
+    shape = shape_from_config(MOE_CONFIG, "moe")
+    cell = routed_cell(tmp_path, 4)
+    distinct = expected_distinct_experts(8, 2, 4)
+    read = bytes_read_per_step(shape, "bfloat16", 4, 102, distinct_experts=distinct).total
+    assert value_of(cell, "roofline_decode_tokens_per_s") == pytest.approx(1e9 / read, rel=1e-9)
+    for name in ("roofline_decode_tokens_per_s", "bandwidth_used_ratio"):
+        assert "expected distinct experts under uniform routing" in catalog()[name].formula
+
+
+def test_above_the_ceiling_a_routed_model_is_suspect_and_not_invalid(tmp_path: Path) -> None:
+    cell = routed_cell(tmp_path, 4)
+    assert value_of(cell, "bandwidth_used_ratio") > 1
+    assert (cell.validity.verdict, cell.validity.reasons) == ("suspect", (Code.ABOVE_UNIFORM_ROUTING,))
+
+
+def test_system_speed_of_a_batch_is_that_of_the_same_requests(tmp_path: Path) -> None:
+    """One definition: all output tokens over the time from asking to the last of them."""
+    batch, served = Script(), Script()
+    batch.trial(batch.cell(static_batch=2), step_s=0.1, prefill_s=0.2)
+    served.requests(served.cell(concurrency=2), [(0.0, (0.2, 0.3, 0.4, 0.5, 0.6), (1,) * 5)] * 2)
+    values = [value_of(only_cell(s, tmp_path / n), "output_tokens_per_s") for s, n in ((batch, "a"), (served, "b"))]
+    assert values == pytest.approx([10 / 0.6, 10 / 0.6], rel=1e-9)
+
+
+REQUEST_METRICS = (
+    "ttft_s",
+    "ttft_from_send_s",
+    "decode_tokens_per_s",
+    "tpot_s",
+    "output_tokens_per_s",
+    "e2e_latency_s",
+    "e2e_tokens_per_s",
+)
+
+
+def with_errors(script: Script, *request_ids: str) -> Script:
+    script.events = [
+        event.model_copy(update={"error": "connection lost"})
+        if event.event == "request_trace" and event.request_id in request_ids
+        else event
+        for event in script.events
+    ]
+    return script
+
+
+def test_requests_that_ended_in_an_error_count_nowhere(tmp_path: Path) -> None:
+    good = (0.0, (0.2, 0.4, 0.6), (1, 2, 2))
+    alone, mixed = Script(), Script()
+    alone.requests(alone.cell(concurrency=2), [good])
+    mixed.requests(mixed.cell(concurrency=2), [good, (0.5, (0.1, 5.0), (1, 40))])
+    expected, found = only_cell(alone, tmp_path / "a"), only_cell(with_errors(mixed, "r1"), tmp_path / "b")
+    for name in REQUEST_METRICS:
+        assert value_of(found, name) == value_of(expected, name)
+
+
+def test_only_requests_with_errors_leave_undefined(tmp_path: Path) -> None:
+    script = Script()
+    script.requests(script.cell(concurrency=2), [(0.0, (0.2, 0.4), (1, 2))])
+    cell = only_cell(with_errors(script, "r0"), tmp_path)
+    assert {reason_of(cell, name) for name in REQUEST_METRICS} == {"every request ended in an error"}
+
+
+def test_requests_of_one_chunk_give_no_decode_speed(tmp_path: Path) -> None:
+    script = Script()
+    script.requests(script.cell(concurrency=2), [(0.0, (0.2,), (5,))])
+    cell = only_cell(script, tmp_path)
+    assert reason_of(cell, "decode_tokens_per_s") == "fewer than two stamps in decode"
+    assert value_of(cell, "output_tokens_per_s") == pytest.approx(25.0)
 
 
 def test_nominal_share_uses_the_datasheet(batch: CellResult) -> None:
@@ -205,3 +323,16 @@ def test_peak_memory_of_a_process_where_no_allocator_tells(tmp_path: Path) -> No
     ]
     script.events[:] = events
     assert value_of(only_cell(script, tmp_path), "peak_memory_bytes") == 3e9
+
+
+def test_peak_memory_of_a_process_is_that_of_its_trials(tmp_path: Path) -> None:
+    """What the process held before the cell's own trials, while it loaded weights, is not the cell's."""
+    script = Script(device=DeviceFacts(kind="cpu", name=CPU.name))
+    cell_id = script.cell()
+    earlier = MemoryReading(trial_id=None, cell_id=cell_id, at_ns=1, source="rss_peak", value_bytes=9_000_000_000)
+    script.add(earlier)
+    for value in (3_000_000_000, 4_000_000_000):
+        trial_id = script.trial(cell_id, peak_bytes=None)
+        script.add(earlier.model_copy(update={"trial_id": trial_id, "value_bytes": value}))
+    assert value_of(only_cell(script, tmp_path), "peak_memory_bytes") == 4e9
+    assert "whole worker process" in catalog()["peak_memory_bytes"].formula

@@ -25,6 +25,7 @@ from tokbench.derive.report.html import render_html
 from tokbench.derive.report.markdown import escape, link, render_markdown
 from tokbench.derive.report.write import ReportPaths, write_report
 from tokbench.errors import RecordError
+from tokbench.record.observations import FactsRead
 from tokbench.stats import Estimate
 
 HOSTILE = '<script>alert("x")</script>|`*[a](javascript:alert(1))'
@@ -191,7 +192,7 @@ def test_a_run_without_any_number(tmp_path: Path) -> None:
     assert "nothing of ours was measured" in text
 
 
-def test_modes_are_paired_by_repetition(tmp_path: Path) -> None:
+def test_drift_over_blocks_is_not_in_the_ratio_of_modes(tmp_path: Path) -> None:
     script = Script()
     eager, compiled = script.cell(), script.cell(mode="compiled")
     for slow in (1.0, 1.5, 2.0):
@@ -202,6 +203,36 @@ def test_modes_are_paired_by_repetition(tmp_path: Path) -> None:
     assert isinstance(pair.ratio, Estimate)
     assert pair.ratio.n == 3
     assert (pair.ratio.low, pair.ratio.value, pair.ratio.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_preparations_that_disagree_are_both_shown(tmp_path: Path) -> None:
+    """A capture that was refused once must not stand for all trials, nor be hidden by those that went well."""
+    script = Script()
+    cell_id = script.cell()
+    facts = next(event.engine for event in script.events if event.event == "facts_read" and event.engine is not None)
+    for has_graphs in (True, False, True):
+        script.prepare(cell_id)
+        engine = facts.model_copy(update={"cuda_graphs": has_graphs, "attention_kernel": "sdpa"})
+        script.events[-1] = script.events[-1].model_copy(update={"engine": engine})
+        script.trial(cell_id)
+    text = text_of(script, tmp_path)
+    assert "| CUDA graphs | yes / no |" in text
+    assert "| Attention kernel | sdpa |" in text
+
+
+def test_every_part_of_a_resumed_run_shows_its_device(tmp_path: Path) -> None:
+    script = Script(device=GPU.model_copy(update={"foreign_processes": 2}))
+    script.trial(script.cell())
+    script.add(FactsRead(at_ns=script.now_ns, device=GPU))
+    assert "| Other processes at the start | 2 | 0 |" in text_of(script, tmp_path)
+
+
+def test_requests_with_an_error_are_counted(tmp_path: Path) -> None:
+    script = Script()
+    script.requests(script.cell(concurrency=2), [(0.0, (0.2, 0.4), (1, 2))] * 3)
+    index = next(number for number, event in enumerate(script.events) if event.event == "request_trace")
+    script.events[index] = script.events[index].model_copy(update={"error": "connection lost"})
+    assert "1 of 3 requests ended in an error and are left out" in text_of(script, tmp_path)
 
 
 def test_several_machines_are_merged(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from builders import Script
 from scripted_facts import CPU, GPU, HOST, ceilings
 from tokbench.derive.evaluate import CellResult, evaluate
+from tokbench.derive.remedy import REMEDIES
 from tokbench.derive.validity import Code, foreign_cpu_share
+from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import FactsRead
 
 
@@ -59,9 +61,77 @@ def test_foreign_processes_on_the_device(
     assert (cell.validity.verdict, cell.validity.reasons) == (verdict, reasons)
 
 
-def contended(machine_cpu_s: float) -> Script:
+@pytest.mark.parametrize(
+    ("free_bytes", "verdict", "reasons"),
+    [
+        (84_000_000_000, "valid", (Code.FOREIGN_UNKNOWN,)),
+        (70_000_000_000, "suspect", (Code.FOREIGN_LOAD, Code.FOREIGN_UNKNOWN)),
+    ],
+)
+def test_memory_in_use_by_processes_that_cannot_be_seen(
+    tmp_path: Path, free_bytes: int, verdict: str, reasons: tuple[Code, ...]
+) -> None:
+    device = GPU.model_copy(update={"foreign_processes": None, "free_memory_bytes": free_bytes})
+    script = Script(device=device)
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == (verdict, reasons)
+
+
+@pytest.mark.parametrize(("first", "second"), [(2, 0), (0, 2)])
+def test_each_part_of_a_resumed_run_is_judged_by_its_own_device_facts(tmp_path: Path, first: int, second: int) -> None:
+    script = Script(device=GPU.model_copy(update={"foreign_processes": first}))
+    early, late = script.cell(), script.cell(static_batch=2)
+    for _ in range(3):
+        script.trial(early)
+    script.add(FactsRead(at_ns=5, device=GPU.model_copy(update={"foreign_processes": second})))
+    for _ in range(3):
+        script.trial(late)
+    verdicts = [cell.validity.reasons for cell in evaluate(script.run(tmp_path), "run").cells]
+    assert verdicts == [(Code.FOREIGN_LOAD,) * bool(first), (Code.FOREIGN_LOAD,) * bool(second)]
+
+
+@pytest.mark.parametrize(
+    ("error_s", "reasons"),
+    [(None, ()), (0.0009, ()), (0.004, ()), (0.006, (Code.CLOCK_ERROR,))],
+)
+def test_clock_error(tmp_path: Path, error_s: float | None, reasons: tuple[Code, ...]) -> None:
+    # Prefill lasts 0.5 s and decode 0.5 s: 5 ms are 1 %.
+    script = Script()
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, step_s=0.125)
+    script.events = [
+        event.model_copy(update={"clock_error_s": error_s}) if event.event == "step_trace" else event
+        for event in script.events
+    ]
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("suspect" if reasons else "valid", reasons)
+
+
+def test_a_clock_error_below_a_millisecond_spoils_no_window(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, prefill_s=0.01)
+    script.events = [
+        event.model_copy(update={"clock_error_s": 0.0009}) if event.event == "step_trace" else event
+        for event in script.events
+    ]
+    assert judged(script, tmp_path).validity.reasons == ()
+
+
+def test_every_code_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(Code)
+
+
+def contended(machine_cpu_s: float, device: DeviceFacts = CPU, usable_cores: int = 4) -> Script:
     """Three trials of 2 s between two samples; the worker used 8 of the machine's CPU seconds."""
-    script = Script(device=CPU)
+    script = Script(device=device)
+    host = HOST.model_copy(update={"logical_cores": 4, "usable_cores": usable_cores})
+    script.add(FactsRead(at_ns=script.now_ns, host=host))
     cell_id = script.cell()
     script.load_sample(0.0)
     start_ns = script.now_ns
@@ -79,6 +149,19 @@ def test_contended_cpu(tmp_path: Path) -> None:
     assert foreign_cpu_share(run, cell) == pytest.approx(0.2)
     assert Code.CONTENDED_CPU not in judged(contended(15.9), tmp_path / "below").validity.reasons
     assert judged(contended(20.0), tmp_path / "loud").validity.reasons == (Code.CONTENDED_CPU,)
+
+
+def test_contended_host_of_a_gpu_is_a_note(tmp_path: Path) -> None:
+    cell = judged(contended(20.0, device=GPU), tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("valid", (Code.CONTENDED_HOST,))
+
+
+def test_contention_is_unknown_where_only_some_cores_are_ours(tmp_path: Path) -> None:
+    """A container with a quota: the host's other cores may be busy without taking anything from ours."""
+    run = contended(30.0, usable_cores=2).run(tmp_path)
+    (cell,) = run.cells.values()
+    assert foreign_cpu_share(run, cell) is None
+    assert Code.CONTENDED_CPU not in judged(contended(30.0, usable_cores=2), tmp_path).validity.reasons
 
 
 def test_contention_is_unknown_without_samples(tmp_path: Path) -> None:
@@ -151,7 +234,8 @@ def test_not_interleaved(tmp_path: Path) -> None:
     cell_id = script.cell(labels={"order": "not_interleaved"})
     for _ in range(3):
         script.trial(cell_id)
-    assert judged(script, tmp_path).validity.reasons == (Code.NOT_INTERLEAVED,)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("valid", (Code.NOT_INTERLEAVED,))
 
 
 def test_a_cell_without_a_finished_trial_is_invalid(tmp_path: Path) -> None:

@@ -151,6 +151,18 @@ def test_events_are_mapped_onto_the_host_clock(opened: Open, mode: str) -> None:
     assert opened_at <= stamps[0] and stamps[-1] <= closed_at + 1_000_000
     assert engine.clock_error_s is not None and engine.clock_error_s < 1e-3
     assert engine.facts.stamped_by == "device_event"
+    opening, closing = engine.anchors()
+    assert opening.before_at_ns <= opening.after_at_ns <= closing.before_at_ns <= closing.after_at_ns <= closed_at
+    assert engine.launched_at_ns is not None and opening.after_at_ns <= engine.launched_at_ns <= closing.before_at_ns
+
+
+def test_the_peak_is_that_of_the_repetition(opened: Open) -> None:
+    engine = opened("tiny-llama", "compiled")
+    engine.prepare(work())
+    torch.empty(1 << 30, dtype=torch.uint8, device=GPU)
+    run(engine, 23)
+    peaks = {reading.source: reading.value_bytes for reading in engine.memory()}
+    assert peaks["allocator_peak"] < 1 << 30
 
 
 def test_two_cells_of_one_shape_share_a_graph_and_the_first_is_freed(opened: Open) -> None:
@@ -224,5 +236,6 @@ def test_ceilings_are_timed_by_the_device_and_leave_no_memory() -> None:
     print(ceilings)
     assert ceilings.read_bytes_per_s is not None and ceilings.read_bytes_per_s > 0
     assert "device events" in ceilings.method
+    assert ceilings.repetitions is not None and ceilings.repetitions >= 5
     gc.collect()
     assert torch.cuda.memory_allocated() < 64 << 20

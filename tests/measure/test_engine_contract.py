@@ -143,6 +143,21 @@ def test_rewinding_gives_the_same_tokens_however_decode_is_cut(engine: StepEngin
     assert tuple(row[:3] for row in whole) == tokens(engine, [2])
 
 
+def test_going_back_to_the_prompt_goes_on_from_its_first_token(engine: StepEngine) -> None:
+    whole = tokens(engine, [5])
+    engine.rewind(WORK.prompt_tokens)
+    assert tuple(row[:1] for row in whole) == engine.output_tokens()
+    list(engine.decode(5))
+    assert whole == engine.output_tokens()
+
+
+def test_only_a_device_clock_has_anchors(engine: StepEngine) -> None:
+    engine.prefill()
+    is_apart = engine.facts.stamped_by == "device_event"
+    assert (2 if is_apart else 0) == len(engine.anchors())
+    assert is_apart == (engine.launched_at_ns is not None)
+
+
 def test_preparing_other_work_and_coming_back_changes_nothing(engine: StepEngine) -> None:
     whole = tokens(engine, [5])
     engine.prepare(CellWork(((1, 2, 3),), 4))

@@ -10,9 +10,10 @@ import pytest
 from scripted_measure import engine_request, work
 from tokbench.errors import TrialError
 from tokbench.measure import load
-from tokbench.measure.engines import Chunk, Request, Step
+from tokbench.measure.engines import Anchor, Chunk, Request, Step
 from tokbench.measure.engines.fake import FakeRequestEngine, FakeStepEngine, open_engine
 from tokbench.record.observations import (
+    ClockAnchor,
     Event,
     OutputTokens,
     RequestTrace,
@@ -86,7 +87,31 @@ def test_static_batch_is_cut_into_two_windows_of_one_execution() -> None:
     assert [(prefill_end, "t/prefill"), (prefill_end + 3 * step, "t/decode")] == [
         (c.at_ns, c.window_id) for c in closed
     ]
-    assert all(window.cpu_s is not None and window.cpu_s >= 0 for window in closed)
+    assert all(window.cpu_s is not None and window.cpu_s >= 0 and window.host_s is None for window in closed)
+
+
+class RunningApart(FakeStepEngine):
+    """A device that is handed its work 2 ms after the start of the run, with two anchors."""
+
+    @property
+    def launched_at_ns(self) -> int | None:
+        return START + 2 * MS
+
+    def anchors(self) -> list[Anchor]:
+        return [Anchor(1, 2, "open"), Anchor(3, 4, "close")]
+
+
+def test_a_device_that_runs_apart_gives_its_anchors_and_the_time_of_launching() -> None:
+    plain = step_engine()
+    engine = RunningApart(plain._request, plain.script)
+    engine.prepare(work())
+    events = list(load.run_static_batch(engine, work(), "t", keep_tokens=False))
+    assert [
+        ClockAnchor(group=f"t/{window}", before_at_ns=before, after_at_ns=before + 1, label=label)
+        for window in ("prefill", "decode")
+        for before, label in ((1, "open"), (3, "close"))
+    ] == [event for event in events if isinstance(event, ClockAnchor)]
+    assert 0.002 == next(event.host_s for event in events if isinstance(event, WindowClosed))
 
 
 def test_tokens_are_left_out_where_they_are_not_kept() -> None:
@@ -132,10 +157,46 @@ def test_warm_up_of_an_even_engine_ends_after_three_samples() -> None:
     is_steady, samples = load.warm_up(engine, cell, SteadyRule(3, 0.01), cap_s=20)
     assert is_steady
     assert [4, 25, 25] == [len(sample.step_at_ns) for sample in samples]  # then samples of 0.25 s
-    assert [10, 14, 39] == [sample.context_tokens for sample in samples]
+    assert [10, 10, 10] == [sample.context_tokens for sample in samples]
 
 
-def test_warm_up_starts_anew_when_the_output_is_used_up() -> None:
+class Growing(FakeStepEngine):
+    """A step takes a hundredth longer with every token in the cache, as with a large batch."""
+
+    def decode(self, steps: int) -> Iterator[Step]:
+        for _ in range(steps):
+            self._position += 1
+            yield Step(self._advance(self.script.step_s * (1 + 0.01 * self._position)), 1)
+
+
+class Windowed(Growing):
+    """Cannot go back into its window."""
+
+    prefills = 0
+
+    def rewind(self, position: int) -> None:
+        if position:
+            raise TrialError("a full sliding window can only be rewound to its beginning", cause="engine")
+        super().rewind(position)
+
+    def prefill(self) -> Step:
+        self.prefills += 1
+        return super().prefill()
+
+
+@pytest.mark.parametrize("kind", [Growing, Windowed])
+def test_steps_that_grow_with_the_context_become_steady(kind: type[Growing]) -> None:
+    plain = step_engine(step_s=0.05)
+    engine = kind(plain._request, plain.script)
+    cell = work(output_tokens=1000)
+    engine.prepare(cell)
+    is_steady, samples = load.warm_up(engine, cell, SteadyRule(3, 0.01), cap_s=60)
+    assert (True, [(4, 10)] * 3) == (is_steady, [(len(s.step_at_ns), s.context_tokens) for s in samples])
+    if isinstance(engine, Windowed):
+        assert 4 == engine.prefills
+
+
+def test_a_sample_of_a_warm_up_is_no_longer_than_the_output() -> None:
     engine = step_engine(step_s=0.01)
     cell = work(output_tokens=5)
     engine.prepare(cell)

@@ -90,7 +90,8 @@ def scripted_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ScriptedEv
 
 def test_device_events_are_mapped_onto_the_host_clock(scripted_device: type[ScriptedEvent]) -> None:
     clock = clocks.EventClock(torch.device("cpu"))
-    clock.begin(2)
+    clock.reserve(2)
+    clock.begin()
     for at_ms in (103.0, 107.5):
         scripted_device.now_ms = at_ms
         clock.mark()
@@ -99,9 +100,27 @@ def test_device_events_are_mapped_onto_the_host_clock(scripted_device: type[Scri
     assert clock.error_s == pytest.approx(10e-6)
 
 
+def test_a_window_on_a_device_has_anchors_and_tells_when_all_was_launched(
+    scripted_device: type[ScriptedEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = clocks.EventClock(torch.device("cpu"))
+    clock.reserve(1)
+    readings = iter(range(0, 60, 10))
+    monkeypatch.setattr(clocks.time, "monotonic_ns", lambda: next(readings))
+    clock.begin()
+    clock.mark()
+    clock.finish()
+    assert 20 == clock.launched_at_ns
+    opening, closing = clock.anchors()
+    assert (0, 10, 30, 40) == (*opening[:2], *closing[:2])
+    assert (True, "close") == (opening.label.startswith("open"), closing.label)
+    assert ([], None) == (clocks.HostClock().anchors(), clocks.HostClock().launched_at_ns)
+
+
 def test_a_long_window_keeps_its_steps_exact(scripted_device: type[ScriptedEvent]) -> None:
     clock = clocks.EventClock(torch.device("cpu"))
-    clock.begin(40_000)
+    clock.reserve(40_000)
+    clock.begin()
     for step in range(1, 40_001):
         scripted_device.now_ms = 100.0 + step * 3.0007
         clock.mark()
@@ -113,21 +132,22 @@ def test_a_long_window_keeps_its_steps_exact(scripted_device: type[ScriptedEvent
 
 def test_no_event_is_made_inside_a_window_and_all_are_used_again(scripted_device: type[ScriptedEvent]) -> None:
     clock = clocks.EventClock(torch.device("cpu"))
-    clock.begin(3)
+    clock.reserve(3)
     made = scripted_device.made
+    clock.begin()
     for _ in range(3):
         clock.mark()
     clock.finish()
-    clock.begin(3)
+    clock.begin()
     clock.mark()
     assert len(clock.finish()) == 1
-    assert made == scripted_device.made == 4
+    assert made == scripted_device.made == 5  # a mark each, and the two anchors
 
 
 def test_a_device_without_events_gives_one_stamp_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
     clock = clocks.open_clock(torch.device("mps"))
-    clock.begin(8)
+    clock.begin()
     for _ in range(8):
         clock.mark()
     assert len(clock.finish()) == 1

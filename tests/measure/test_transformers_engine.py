@@ -272,7 +272,8 @@ def test_facts_name_the_kernels_that_run(engines: Open) -> None:
     assert ("eager", "grouped_mm") == _kernels(engines("tiny-gpt-oss", "compiled"))
     facts = engines("tiny-llama", "compiled").facts
     assert (False, "host", 1) == (facts.cuda_graphs, facts.stamped_by, facts.threads)
-    assert ("compile backend eager: no code was generated",) == facts.notes
+    assert ("prefill: not compiled", "compile backend eager: no code was generated") == facts.notes
+    assert () == engines("tiny-llama", "eager").facts.notes
 
 
 def _kernels(engine: TransformersEngine) -> tuple[str | None, str | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders import Script
+from scripted_facts import GPU
 from tokbench.errors import RecordError
 from tokbench.record.facts import CeilingFacts
 from tokbench.record.observations import (
@@ -135,6 +136,20 @@ def test_a_later_fact_replaces_an_earlier_one_and_leaves_the_rest(tmp_path: Path
     assert run.host is not None
     assert run.device is not None
     assert [ceiling] == run.ceilings
+
+
+def test_each_trial_knows_the_device_as_it_was_read_before_it(tmp_path: Path) -> None:
+    """After a reboot the clock begins anew: the order of the record counts, not the stamps."""
+    script = Script()
+    cell = script.cell()
+    script.trial(cell)
+    busy = GPU.model_copy(update={"foreign_processes": 3})
+    script.add(FactsRead(at_ns=5, device=busy))
+    script.trial(cell)
+    run = script.run(tmp_path)
+    assert [(1_000_000_000, GPU), (5, busy)] == run.devices
+    assert busy == run.device
+    assert [GPU, busy] == [trial.device for trial in run.cells[cell].trials]
 
 
 def test_readings_stand_in_their_lists(tmp_path: Path) -> None:

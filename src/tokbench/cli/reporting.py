@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,28 @@ from tokbench.record.run import read_run
 
 
 def load_results(folders: Sequence[Path]) -> list[Results]:
-    """Evaluate every record.
+    """Evaluate every record, each under a name of its own.
 
     Raises:
         RecordError: one cannot be read.
     """
-    return [evaluate(read_run(folder), folder.resolve().name) for folder in folders]
+    names = name_runs(folders)
+    return [evaluate(read_run(folder), name) for folder, name in zip(folders, names, strict=True)]
+
+
+def name_runs(folders: Sequence[Path]) -> list[str]:
+    """Unique names: the folder's, with its parent's where two are alike, with a number where those are alike too."""
+    paths = [folder.resolve() for folder in folders]
+    counts = Counter(path.name for path in paths)
+    names: list[str] = []
+    for path in paths:
+        wanted = name = path.name if counts[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{wanted}-{number}"
+        names.append(name)
+    return names
 
 
 def write_run_report(

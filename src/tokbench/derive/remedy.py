@@ -20,6 +20,8 @@ REMEDIES: Final[Mapping[Code, str]] = {
     Code.FOREIGN_LOAD: "Run again on a device of your own: `tokbench doctor` shows what else is on it.",
     Code.FOREIGN_UNKNOWN: "Look at the device from outside the container; where nobody else used it, this is no fault.",
     Code.CONTENDED_CPU: "Stop what else uses the CPU, or run again when the machine is quiet.",
+    Code.CONTENDED_HOST: "Nothing where the device does the work; where the host is the limit (eager mode, small "
+    "models), run again when the machine is quiet.",
     Code.THROTTLED: "Cool the device, let it rest, and run again; compare only with runs that were not slowed either.",
     Code.POWER_CAPPED: "Nothing for a sustained speed; beside other devices, say at what power limit it was had.",
     Code.ON_BATTERY: "Plug the machine in and run again.",
@@ -27,9 +29,13 @@ REMEDIES: Final[Mapping[Code, str]] = {
     "events.jsonl and report it as a bug of the engine or of tokbench.",
     Code.ABOVE_ROOFLINE: "Do not use the number: it read less than was counted, or the ceiling was measured too low; "
     "measure again on a quiet device.",
+    Code.ABOVE_UNIFORM_ROUTING: "Take the speed as it is, and no share of the ceiling: tokens that are routed alike "
+    "read fewer experts than were counted; if it stays above on other prompts, measure the ceiling again.",
     Code.RECOMPILED: "Do not use the number: run again, and if it stays so, take mode eager and report it as a bug.",
     Code.NOT_INTERLEAVED: "Choose a smaller model or fewer modes so that all groups fit side by side, or take "
     "differences between the groups with care.",
+    Code.CLOCK_ERROR: "Ask for more output tokens or a longer prompt, so that each window is long beside the clock "
+    "error, and run again.",
 }
 
 STATUS_REMEDIES: Final[Mapping[Status, str]] = {

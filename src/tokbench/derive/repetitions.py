@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from tokbench.record import timings
-from tokbench.record.observations import StepTrace, WindowKind
+from tokbench.record.observations import RequestTrace, StepTrace, WindowKind
 from tokbench.record.run import CellRecord, Trial
 
 
@@ -23,6 +23,18 @@ def finished_trials(cell: CellRecord) -> list[Trial]:
     if not trials:
         raise UndefinedError("no trial of this cell came to its end")
     return trials
+
+
+def served_requests(trial: Trial) -> list[RequestTrace]:
+    """The requests of a trial that count: those that ended in an error are left out of every metric.
+
+    Raises:
+        UndefinedError: the trial had requests, and all of them ended in an error.
+    """
+    served = [trace for trace in trial.requests if trace.error is None]
+    if trial.requests and not served:
+        raise UndefinedError("every request ended in an error")
+    return served
 
 
 def _traces(trial: Trial, kind: WindowKind) -> list[StepTrace]:
@@ -51,6 +63,18 @@ def prefill_s(trial: Trial) -> float:
     return sum(timings.trace_duration_s(trace) for trace in traces)
 
 
+def rows_of(trial: Trial) -> int:
+    """Rows of a static batch.
+
+    Raises:
+        UndefinedError: the trial has no step trace.
+    """
+    traces = (*_traces(trial, "prefill"), *_traces(trial, "decode"))
+    if not traces:
+        raise UndefinedError("no step of this trial was stamped")
+    return traces[0].rows
+
+
 def row_tokens(trial: Trial) -> int:
     """Output tokens of one row, the first one included."""
     return sum(timings.trace_tokens_per_row(t) for t in (*_traces(trial, "prefill"), *_traces(trial, "decode")))
@@ -67,7 +91,7 @@ def decode_rates(cell: CellRecord) -> list[float]:
         if trial.requests:
             rates = [
                 timings.request_decode_tokens(trace) / seconds
-                for trace in trial.requests
+                for trace in served_requests(trial)
                 if (seconds := timings.request_decode_s(trace))
             ]
             rate = statistics.fmean(rates) if rates else None

@@ -7,8 +7,12 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from tokbench.derive.metrics import CellContext
+from tokbench.derive.metrics.roofline import is_routed
+from tokbench.record import timings
+from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import LoadSample
-from tokbench.record.run import CellRecord, Run
+from tokbench.record.run import CellRecord, Run, Trial
 from tokbench.stats import Estimate
 
 Verdict = Literal["valid", "suspect", "invalid"]
@@ -21,6 +25,13 @@ CONTENDED_SHARE = 0.2
 Source: shared/facts/engines.md, Contention, measured 2026-11-21: one foreign busy loop of two cores costs 30 to 85 %.
 """
 
+BUSY_FREE_SHARE = 0.9
+"""Less free memory at the run's start, and no process visible, is a card that somebody uses. Our choice."""
+CLOCK_ERROR_SHARE = 0.01
+"""A clock error above this share of a window spoils its duration. Our choice."""
+MIN_CLOCK_ERROR_S = 1e-3
+"""A clock error up to this is never spoken of. Our choice."""
+
 
 class Code(enum.Enum):
     """Why a cell is not plainly valid; the value is what a reader sees."""
@@ -30,18 +41,21 @@ class Code(enum.Enum):
     FOREIGN_LOAD = "other processes were on the device"
     FOREIGN_UNKNOWN = "other processes on the device cannot be seen from here"
     CONTENDED_CPU = "other processes used the CPU meanwhile"
+    CONTENDED_HOST = "other processes used the host's CPU meanwhile; the work was on another device"
     THROTTLED = "the device slowed itself down (thermal or hardware)"
     POWER_CAPPED = "the device ran at its power limit: the speed is a sustained one"
     ON_BATTERY = "the machine ran on battery"
     TOKEN_COUNTS = "token counts disagree with the request"
     ABOVE_ROOFLINE = "faster than the measured ceiling allows"
+    ABOVE_UNIFORM_ROUTING = "faster than the measured ceiling allows if tokens were routed evenly to the experts"
     RECOMPILED = "a graph was compiled while measuring"
     NOT_INTERLEAVED = "its group was measured apart in time from the others"
+    CLOCK_ERROR = "the clocks of host and device were tied too loosely for so short a window"
 
 
 SLOWDOWNS = frozenset({"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"})
 """Clock-event reasons that mean trouble; idle and application clocks are ordinary."""
-NOTES = frozenset({Code.FOREIGN_UNKNOWN, Code.POWER_CAPPED})
+NOTES = frozenset({Code.FOREIGN_UNKNOWN, Code.CONTENDED_HOST, Code.POWER_CAPPED, Code.NOT_INTERLEAVED})
 """Codes that are told but do not make a cell suspect."""
 INVALIDATING = frozenset({Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.RECOMPILED})
 
@@ -73,13 +87,29 @@ def _unsteady(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bo
     return any(trial.finished is not None and trial.finished.is_steady is False for trial in cell.trials)
 
 
+def _devices(cell: CellRecord) -> list[DeviceFacts]:
+    """The device as each trial found it."""
+    return [trial.device for trial in cell.trials if trial.device is not None]
+
+
+def _is_gpu(device: DeviceFacts | None) -> bool:
+    return device is not None and device.kind in ("cuda", "rocm")
+
+
+def _looks_busy(device: DeviceFacts) -> bool:
+    """Whether memory is in use on a card whose processes cannot be seen."""
+    if not _is_gpu(device) or device.foreign_processes is not None:
+        return False
+    free, memory = device.free_memory_bytes, device.memory_bytes
+    return free is not None and memory is not None and free < BUSY_FREE_SHARE * memory
+
+
 def _foreign(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
-    return bool(run.device and run.device.foreign_processes)
+    return any(device.foreign_processes or _looks_busy(device) for device in _devices(cell))
 
 
 def _foreign_unknown(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
-    device = run.device
-    return bool(device and device.kind in ("cuda", "rocm") and device.foreign_processes is None)
+    return any(_is_gpu(device) and device.foreign_processes is None for device in _devices(cell))
 
 
 def _samples_within(run: Run, cell: CellRecord) -> list[tuple[LoadSample, LoadSample]]:
@@ -90,7 +120,12 @@ def _samples_within(run: Run, cell: CellRecord) -> list[tuple[LoadSample, LoadSa
 
 
 def foreign_cpu_share(run: Run, cell: CellRecord) -> float | None:
-    """CPU time of processes other than ours over the usable cores, while the cell's trials ran; None if not seen."""
+    """CPU time of processes other than ours over the usable cores, while the cell's trials ran; None if not known.
+
+    Not known either where we may use some of the host's cores only: what others do on the rest is no matter of ours.
+    """
+    if not sees_only_its_cores(run):
+        return None
     foreign = seconds = 0.0
     for a, b in _samples_within(run, cell):
         values = (a.machine_cpu_s, b.machine_cpu_s, a.worker_cpu_s, b.worker_cpu_s, a.parent_cpu_s, b.parent_cpu_s)
@@ -107,9 +142,22 @@ def foreign_cpu_share(run: Run, cell: CellRecord) -> float | None:
     return max(foreign, 0.0) / (seconds * cores)
 
 
-def _contended(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+def sees_only_its_cores(run: Run) -> bool:
+    """Whether the CPU load of the whole host, which is what a sample holds, is that of the cores we may use."""
+    return run.host is None or run.host.usable_cores >= run.host.logical_cores
+
+
+def _is_contended(run: Run, cell: CellRecord) -> bool:
     share = foreign_cpu_share(run, cell)
     return share is not None and share > CONTENDED_SHARE
+
+
+def _contended(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return not _is_gpu(run.device) and _is_contended(run, cell)
+
+
+def _contended_host(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return _is_gpu(run.device) and _is_contended(run, cell)
 
 
 def _throttled(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
@@ -135,9 +183,17 @@ def _token_counts(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -
     return False
 
 
-def _above_roofline(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+def _is_above_ceiling(metrics: Mapping[str, Estimate]) -> bool:
     used = metrics.get("bandwidth_used_ratio")
     return used is not None and (used.low if used.low is not None else used.value) > 1.0
+
+
+def _above_roofline(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return _is_above_ceiling(metrics) and not is_routed(CellContext(cell, run))
+
+
+def _above_uniform_routing(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return _is_above_ceiling(metrics) and is_routed(CellContext(cell, run))
 
 
 def _recompiled(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
@@ -148,17 +204,43 @@ def _not_interleaved(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]
     return cell.planned.labels.get("order") == "not_interleaved"
 
 
+def _clock_error(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any(
+        error is not None and error > max(MIN_CLOCK_ERROR_S, CLOCK_ERROR_SHARE * seconds)
+        for trial in cell.good_trials()
+        for error, seconds in _clock_errors(trial)
+    )
+
+
+def _clock_errors(trial: Trial) -> list[tuple[float | None, float]]:
+    """The clock error of each trace of a trial beside what the trace lasted."""
+    steps = [
+        (trace.clock_error_s, timings.trace_duration_s(trace))
+        for window in (*trial.of_kind("prefill"), *trial.of_kind("decode"))
+        for trace in window.steps
+    ]
+    requests = [
+        (trace.clock_error_s, seconds)
+        for trace in trial.requests
+        if trace.error is None and (seconds := timings.request_e2e_s(trace)) is not None
+    ]
+    return [*steps, *requests]
+
+
 _TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = {
     Code.TOO_FEW_REPETITIONS: _too_few,
     Code.UNSTEADY: _unsteady,
     Code.FOREIGN_LOAD: _foreign,
     Code.FOREIGN_UNKNOWN: _foreign_unknown,
     Code.CONTENDED_CPU: _contended,
+    Code.CONTENDED_HOST: _contended_host,
     Code.THROTTLED: _throttled,
     Code.POWER_CAPPED: _power_capped,
     Code.ON_BATTERY: _on_battery,
     Code.TOKEN_COUNTS: _token_counts,
     Code.ABOVE_ROOFLINE: _above_roofline,
+    Code.ABOVE_UNIFORM_ROUTING: _above_uniform_routing,
     Code.RECOMPILED: _recompiled,
     Code.NOT_INTERLEAVED: _not_interleaved,
+    Code.CLOCK_ERROR: _clock_error,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokbench.record.facts import CeilingFacts
 
@@ -23,6 +23,13 @@ MIN_PASSES = 5
 MAX_PASSES = 50
 
 
+class _Timed(NamedTuple):
+    """The fastest of several passes."""
+
+    seconds: float
+    passes: int
+
+
 def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
     """The best read rate and the best matrix-multiply rate of a device, each over at least five passes.
 
@@ -34,20 +41,22 @@ def measure_ceilings(device: str, dtype: str, budget_s: float) -> CeilingFacts:
     import torch  # only a worker has it
 
     target = torch.device(device)
+    if target.type == "cuda" and target.index is not None:
+        torch.cuda.set_device(target)  # events are recorded on the current device
     product_dtype = getattr(torch, dtype if hasattr(torch, dtype) else "bfloat16")
     read_dtype = torch.float32 if target.type == "cpu" else product_dtype
     with torch.inference_mode():
-        size, read_s = _read_s(torch, target, read_dtype, budget_s * 2 / 3)
+        size, read = _time_reading(torch, target, read_dtype, budget_s * 2 / 3)
         side = CPU_MATRIX if target.type == "cpu" else GPU_MATRIX
-        product_s = _product_s(torch, target, product_dtype, side, budget_s / 3)
+        product = _time_product(torch, target, product_dtype, side, budget_s / 3)
     if target.type == "cuda":
         torch.cuda.empty_cache()
     return CeilingFacts(
-        read_bytes_per_s=size / read_s,
-        matmul_flops_per_s=2 * side**3 / product_s,
+        read_bytes_per_s=size / read.seconds,
+        matmul_flops_per_s=2 * side**3 / product.seconds,
         dtype=dtype,
         buffer_bytes=size,
-        repetitions=MIN_PASSES,
+        repetitions=min(read.passes, product.passes),
         method=(
             "read: fastest pass of a matrix-vector product"
             + (" or a sum" if target.type != "cpu" else "")
@@ -62,23 +71,23 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _read_s(torch: Any, target: Any, dtype: Any, budget_s: float) -> tuple[int, float]:
-    """Bytes of the buffer, and seconds of the fastest pass over it."""
+def _time_reading(torch: Any, target: Any, dtype: Any, budget_s: float) -> tuple[int, _Timed]:
+    """Bytes of the buffer, and the fastest pass over it."""
     buffer = _buffer(torch, target, dtype)
     size = buffer.numel() * buffer.element_size()
     vector = torch.randn(COLUMNS, device=target, dtype=dtype)
     found = torch.empty(buffer.shape[0], device=target, dtype=dtype)
-    fastest = _fastest_s(torch, target, lambda: torch.mv(buffer, vector, out=found), budget_s / 2)
+    timed = _time_passes(torch, target, lambda: torch.mv(buffer, vector, out=found), budget_s / 2)
     if target.type != "cpu":
-        fastest = min(fastest, _fastest_s(torch, target, buffer.sum, budget_s / 2))
-    return size, fastest
+        timed = min(timed, _time_passes(torch, target, buffer.sum, budget_s / 2))
+    return size, timed
 
 
-def _product_s(torch: Any, target: Any, dtype: Any, side: int, budget_s: float) -> float:
+def _time_product(torch: Any, target: Any, dtype: Any, side: int, budget_s: float) -> _Timed:
     left = torch.randn(side, side, device=target, dtype=dtype)
     right = torch.randn(side, side, device=target, dtype=dtype)
     found = torch.empty_like(left)
-    return _fastest_s(torch, target, lambda: torch.mm(left, right, out=found), budget_s)
+    return _time_passes(torch, target, lambda: torch.mm(left, right, out=found), budget_s)
 
 
 def _buffer(torch: Any, target: Any, dtype: Any) -> Any:
@@ -99,8 +108,8 @@ def _buffer(torch: Any, target: Any, dtype: Any) -> Any:
             size //= 2
 
 
-def _fastest_s(torch: Any, target: Any, work: Callable[[], Any], budget_s: float) -> float:
-    """Seconds of the fastest of several passes."""
+def _time_passes(torch: Any, target: Any, work: Callable[[], Any], budget_s: float) -> _Timed:
+    """The fastest of at least five passes, more while the budget lasts."""
     timed = _timer(torch, target)
     timed(work)
     fastest = float("inf")
@@ -109,7 +118,7 @@ def _fastest_s(torch: Any, target: Any, work: Callable[[], Any], budget_s: float
     while passes < MIN_PASSES or (time.monotonic() - begun < budget_s and passes < MAX_PASSES):
         fastest = min(fastest, timed(work))
         passes += 1
-    return fastest
+    return _Timed(fastest, passes)
 
 
 def _timer(torch: Any, target: Any) -> Callable[[Callable[[], Any]], float]:

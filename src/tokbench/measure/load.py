@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tokbench.errors import TrialError
 from tokbench.measure.engines import CellWork, Chunk, Request, RequestEngine, Step, StepEngine
 from tokbench.record.observations import (
+    ClockAnchor,
     Event,
     OutputTokens,
     RequestTrace,
@@ -58,6 +59,8 @@ def _window(
     steps = make()
     end_at_ns = engine.sync()
     cpu_s = time.process_time() - cpu_before
+    launched_at_ns = engine.launched_at_ns
+    host_s = None if launched_at_ns is None else (launched_at_ns - start_at_ns) * 1e-9
     yield WindowOpened(trial_id=trial_id, window_id=window_id, kind=kind, at_ns=start_at_ns)
     yield StepTrace(
         trial_id=trial_id,
@@ -70,29 +73,38 @@ def _window(
         stamped_by=engine.facts.stamped_by,
         clock_error_s=engine.clock_error_s,
     )
-    yield WindowClosed(trial_id=trial_id, window_id=window_id, at_ns=end_at_ns, cpu_s=cpu_s)
+    for before_at_ns, after_at_ns, label in engine.anchors():
+        yield ClockAnchor(group=window_id, before_at_ns=before_at_ns, after_at_ns=after_at_ns, label=label)
+    yield WindowClosed(trial_id=trial_id, window_id=window_id, at_ns=end_at_ns, cpu_s=cpu_s, host_s=host_s)
 
 
 def warm_up(engine: StepEngine, work: CellWork, rule: SteadyRule, cap_s: float) -> tuple[bool, list[StepTrace]]:
     """Decode until the median step of the last samples is steady by the rule, or the cap is reached.
 
-    Returns whether it became steady, and every sample. A sample is at least 4 steps and 0.25 s, or all output tokens.
+    Returns whether it became steady, and every sample. A sample is at least 4 steps and 0.25 s, or all output tokens,
+    and starts right behind the prompt: at growing contexts steps grow too, and would never look steady.
     """
     medians: list[float] = []
     samples: list[StepTrace] = []
     begun = engine.sync()
+    engine.rewind(0)
+    engine.prefill()
     while not rule.is_met(medians):
+        if (engine.sync() - begun) * 1e-9 > cap_s:
+            return False, samples
+        _rewind_to_prompt(engine, work)
+        samples.append(_warmup_sample(engine, work, _sample_steps(medians, work.output_tokens - 1)))
+        medians.append(statistics.median(step_durations_s(samples[-1])))
+    return True, samples
+
+
+def _rewind_to_prompt(engine: StepEngine, work: CellWork) -> None:
+    """Back to right behind the prompt, by a prefill where the engine cannot go back (sliding windows, recurrence)."""
+    try:
+        engine.rewind(work.prompt_tokens)
+    except TrialError:
         engine.rewind(0)
         engine.prefill()
-        made = 1
-        while made < work.output_tokens and not rule.is_met(medians):
-            if (engine.sync() - begun) * 1e-9 > cap_s:
-                return False, samples
-            steps = _sample_steps(medians, work.output_tokens - made)
-            samples.append(_warmup_sample(engine, work, steps, made))
-            medians.append(statistics.median(step_durations_s(samples[-1])))
-            made += steps
-    return True, samples
 
 
 def _sample_steps(medians: Sequence[float], left: int) -> int:
@@ -102,7 +114,7 @@ def _sample_steps(medians: Sequence[float], left: int) -> int:
     return min(wanted, left)
 
 
-def _warmup_sample(engine: StepEngine, work: CellWork, steps: int, made: int) -> StepTrace:
+def _warmup_sample(engine: StepEngine, work: CellWork, steps: int) -> StepTrace:
     start_at_ns = engine.sync()
     stamps = list(engine.decode(steps))
     return StepTrace(
@@ -112,7 +124,7 @@ def _warmup_sample(engine: StepEngine, work: CellWork, steps: int, made: int) ->
         step_at_ns=tuple(step.at_ns for step in stamps),
         tokens_per_row=tuple(step.tokens_per_row for step in stamps),
         rows=work.rows,
-        context_tokens=work.prompt_tokens + made - 1,
+        context_tokens=work.prompt_tokens,
         stamped_by=engine.facts.stamped_by,
         clock_error_s=engine.clock_error_s,
     )

@@ -233,8 +233,7 @@ class _Binder:
             weights = format_value(weight_bytes(shape, spec.model.dtype), BYTES)
             free = format_value(self._usable, BYTES)
             refusal = f"needs {format_value(needed, BYTES)} (weights {weights}), {free} can be used"
-        kv_dtype = spec.model.dtype if spec.model.dtype in ("float32", "float16") else "bfloat16"
-        step_bytes = bytes_read_per_step(shape, spec.model.dtype, rows, prompt + output // 2, kv_dtype).total
+        step_bytes = bytes_read_per_step(shape, spec.model.dtype, rows, prompt + output // 2).total
         expected_s = None if expected is None else output / (expected * ASSUMED_EFFICIENCY)
         return PlannedCell(cell, needed, roofline, expected_s, float(step_bytes), refusal)
 

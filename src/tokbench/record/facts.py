@@ -109,7 +109,7 @@ class EngineFacts(Frozen):
     graphs_compiled: int | None = None
     cuda_graphs: bool | None = None
     environment: dict[str, str] = {}
-    """The few environment variables that change speed (OMP_*, TORCHINDUCTOR_*, PYTORCH_*)."""
+    """The few environment variables that change speed (OMP_*, PYTORCH_*)."""
     notes: tuple[str, ...] = ()
     """What a reader must know of how it ran, e.g. why there is no device graph."""
 

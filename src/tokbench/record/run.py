@@ -61,6 +61,8 @@ class Trial:
     """One repetition of a cell: its events."""
 
     started: TrialStarted
+    device: DeviceFacts | None = None
+    """As read last before the trial: a resumed run reads it anew."""
     windows: dict[str, Window] = dataclasses.field(default_factory=dict)
     requests: list[RequestTrace] = dataclasses.field(default_factory=list)
     speculation: list[SpeculationRounds] = dataclasses.field(default_factory=list)
@@ -109,6 +111,9 @@ class Run:
     cells: dict[str, CellRecord] = dataclasses.field(default_factory=dict)
     host: HostFacts | None = None
     device: DeviceFacts | None = None
+    """As read last; `devices` holds every reading."""
+    devices: list[tuple[int, DeviceFacts]] = dataclasses.field(default_factory=list)
+    """Each time the device was looked at, and what was seen: once per part of a resumed run."""
     device_choice: str | None = None
     ceilings: list[CeilingFacts] = dataclasses.field(default_factory=list)
     load_s: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -165,7 +170,9 @@ def _place(run: Run, event: Event) -> None:
 
 def _place_facts(run: Run, event: FactsRead) -> None:
     run.host = event.host or run.host
-    run.device = event.device or run.device
+    if event.device is not None:
+        run.device = event.device
+        run.devices.append((event.at_ns, event.device))
     run.device_choice = event.device_choice or run.device_choice
     if event.ceilings is not None:
         run.ceilings.append(event.ceilings)
@@ -209,7 +216,7 @@ def _spec_of(event: CellPlanned) -> CellSpec:
 
 def _place_in_trial(run: Run, event: Event) -> None:
     if isinstance(event, TrialStarted):
-        trial = Trial(event)
+        trial = Trial(event, run.device)
         run._trials[event.trial_id] = trial
         _known(run.cells, event.cell_id, "cell").trials.append(trial)
         return

@@ -10,12 +10,13 @@ from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
 def peak_memory_bytes(context: CellContext) -> Values:
     """The most memory in use while the cell was prepared and run.
 
-    Formula: largest allocator_peak reading of the cell (GPU), else largest rss_peak reading of the worker.
-    An rss_peak (CPU) is of the whole process, Python and torch included, and never falls again.
+    Formula: largest allocator_peak reading of the cell (GPU), else largest rss_peak reading of its trials.
+    An rss_peak (CPU) is of the whole worker process, Python, torch and all weights included.
     """
     cell = context.cell
-    readings = [*cell.memory, *(reading for trial in cell.trials for reading in trial.memory)]
+    of_trials = [reading for trial in cell.trials for reading in trial.memory]
     for source in ("allocator_peak", "rss_peak", "script"):
+        readings = of_trials if source == "rss_peak" else [*cell.memory, *of_trials]
         found = [reading.value_bytes for reading in readings if reading.source == source]
         if found:
             return [float(max(found))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tokbench.arithmetic import ModelShape, bytes_read_per_step
+from tokbench.arithmetic import Ceilings, ModelShape, bytes_read_per_step, flops_per_token, roofline_step_s
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import decode_rates
 from tokbench.errors import TokbenchError
@@ -42,23 +42,43 @@ def shape_of_cell(context: CellContext) -> ModelShape:
         raise UndefinedError(f"the model's shape is not known: {error.message}") from None
 
 
+def is_routed(context: CellContext) -> bool:
+    """Whether the cell's model is known to route tokens to experts: what a step reads then hangs on the routing."""
+    try:
+        return shape_of_cell(context).experts is not None
+    except UndefinedError:
+        return False
+
+
+def _mean_context(context: CellContext) -> int:
+    """Mean real context length of the decode window of a static batch."""
+    spec = context.cell.spec
+    prompt = spec.workload.prompt_tokens
+    if prompt is None:
+        raise UndefinedError("the prompt length is not fixed")
+    return prompt + spec.workload.output_tokens // 2
+
+
+def _rows(context: CellContext) -> int:
+    load = context.cell.spec.load
+    if load.kind != "static_batch":
+        raise UndefinedError("requests come and go: bytes per step are not fixed")
+    return load.static_batch
+
+
 def step_bytes(context: CellContext) -> float:
     """Bytes that one decode step has to read, at the mean real context length of the decode window.
 
     Source: `arithmetic.bytes_read_per_step`; padding of a static cache is not counted.
     """
-    spec = context.cell.spec
-    if spec.load.kind != "static_batch":
-        raise UndefinedError("requests come and go: bytes per step are not fixed")
-    prompt = spec.workload.prompt_tokens
-    if prompt is None:
-        raise UndefinedError("the prompt length is not fixed")
-    mean_context = prompt + spec.workload.output_tokens // 2
-    kv_dtype = spec.model.dtype if spec.model.dtype in ("float32", "float16") else "bfloat16"
-    sizes = bytes_read_per_step(
-        shape_of_cell(context), spec.model.dtype, spec.load.static_batch, mean_context, kv_dtype
-    )
-    return float(sizes.total)
+    rows, mean_context = _rows(context), _mean_context(context)
+    dtype = context.cell.spec.model.dtype
+    return float(bytes_read_per_step(shape_of_cell(context), dtype, rows, mean_context).total)
+
+
+def step_flops(context: CellContext) -> float:
+    """Floating-point operations of one decode step of the whole batch, at the same context length."""
+    return _rows(context) * flops_per_token(shape_of_cell(context), _mean_context(context))
 
 
 @metric(BYTES_PER_S, Better.HIGHER, "Read ceiling", order=60)
@@ -84,18 +104,22 @@ def matmul_flops_per_s(context: CellContext) -> Values:
 
 @metric(TOKENS_PER_S, Better.HIGHER, "Roofline, decode per user", order=62)
 def roofline_decode_tokens_per_s(context: CellContext) -> Values:
-    """The decode speed of one stream if memory were read at the measured ceiling and nothing else took time.
+    """The decode speed of one stream if each step took no longer than the slower of its two measured ceilings.
 
-    Formula: read_bytes_per_s / bytes read per step (weights once, KV at mean real length).
+    Formula: 1 / max(bytes read per step / read_bytes_per_s, rows * flops per token / matmul_flops_per_s); weights are
+    read once, the KV cache at its mean real length. Without a matrix-multiply ceiling memory alone counts. With
+    routed experts the expected distinct experts under uniform routing are counted: skewed routing reads less.
     """
-    return [_read_ceiling(context) / step_bytes(context)]
+    ceilings = Ceilings(_read_ceiling(context), _ceiling(context).matmul_flops_per_s)
+    return [1 / roofline_step_s(step_bytes(context), step_flops(context), ceilings)]
 
 
 @metric(RATIO, Better.HIGHER, "Bandwidth used (MBU)", order=5)
 def bandwidth_used_ratio(context: CellContext) -> Values:
     """Share of the measured read ceiling that decode used.
 
-    Formula: bytes read per step * decode_tokens_per_s / read_bytes_per_s.
+    Formula: bytes read per step * decode_tokens_per_s / read_bytes_per_s; memory only, the compute wall is left out.
+    With routed experts the expected distinct experts under uniform routing are counted: skewed routing reads less.
     Above 1 the count of bytes or the ceiling is wrong.
     """
     ceiling, size = _read_ceiling(context), step_bytes(context)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import statistics
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
-from tokbench.derive.repetitions import decode_rates, decode_s, decode_traces, finished_trials, prefill_s, row_tokens
+from tokbench.derive.repetitions import (
+    decode_rates,
+    decode_s,
+    decode_traces,
+    finished_trials,
+    prefill_s,
+    row_tokens,
+    rows_of,
+    served_requests,
+)
 from tokbench.record import timings
 from tokbench.record.run import Trial
 from tokbench.stats import percentile
@@ -27,7 +36,7 @@ def ttft_s(context: CellContext) -> Values:
     values = []
     for trial in finished_trials(context.cell):
         if trial.requests:
-            seconds = [timings.request_first_chunk_s(trace) for trace in trial.requests]
+            seconds = [timings.request_first_chunk_s(trace) for trace in served_requests(trial)]
             known = [value for value in seconds if value is not None]
             if not known:
                 raise UndefinedError("no request got a token")
@@ -100,7 +109,7 @@ def e2e_tokens_per_s(context: CellContext) -> Values:
         if trial.requests:
             rates = [
                 timings.request_tokens(trace) / seconds
-                for trace in trial.requests
+                for trace in served_requests(trial)
                 if (seconds := timings.request_e2e_s(trace))
             ]
             if not rates:
@@ -120,7 +129,7 @@ def e2e_latency_s(context: CellContext) -> Values:
     values = []
     for trial in finished_trials(context.cell):
         if trial.requests:
-            known = [s for trace in trial.requests if (s := timings.request_e2e_s(trace)) is not None]
+            known = [s for trace in served_requests(trial) if (s := timings.request_e2e_s(trace)) is not None]
             if not known:
                 raise UndefinedError("no request came to its end")
             values.append(statistics.fmean(known))
@@ -133,18 +142,21 @@ def e2e_latency_s(context: CellContext) -> Values:
 def output_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of all streams together.
 
-    Formula: static batch: rows * decode_tokens_per_s (the decode window, prefill left out); requests: all output
-    tokens / (last chunk of all - first request sent).
+    Formula: all output tokens / time from asking to the last of them: static batch: rows * output tokens per row /
+    (prefill_s + decode_s); requests: output tokens of all / (last chunk of all - first request sent).
     """
     values = []
-    for trial, rate in zip(finished_trials(context.cell), decode_rates(context.cell), strict=True):
+    for trial in finished_trials(context.cell):
         if trial.requests:
-            stamps = [trace.chunk_at_ns[-1] for trace in trial.requests if trace.chunk_at_ns]
-            sent = min(trace.sent_at_ns for trace in trial.requests)
-            tokens = sum(timings.request_tokens(trace) for trace in trial.requests)
+            served = served_requests(trial)
+            stamps = [trace.chunk_at_ns[-1] for trace in served if trace.chunk_at_ns]
+            if not stamps:
+                raise UndefinedError("no request got a token")
+            sent = min(trace.sent_at_ns for trace in served)
+            tokens = sum(timings.request_tokens(trace) for trace in served)
             values.append(tokens / ((max(stamps) - sent) * timings.NS))
         else:
-            values.append(rate * decode_traces(trial)[0].rows)
+            values.append(rows_of(trial) * row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
     return values
 
 
@@ -157,9 +169,10 @@ def ttft_from_send_s(context: CellContext) -> Values:
     values = []
     for trial in finished_trials(context.cell):
         _needs_requests(trial)
-        values.append(
-            statistics.fmean((t.chunk_at_ns[0] - t.sent_at_ns) * timings.NS for t in trial.requests if t.chunk_at_ns)
-        )
+        waits = [(t.chunk_at_ns[0] - t.sent_at_ns) * timings.NS for t in served_requests(trial) if t.chunk_at_ns]
+        if not waits:
+            raise UndefinedError("no request got a token")
+        values.append(statistics.fmean(waits))
     return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.report.document import DASH, Cell, Column, Section, Table
@@ -42,12 +42,18 @@ def _fact(thing: Mapping[str, object], name: str) -> Cell:
 
 def _groups(results: Results) -> dict[str, CellResult]:
     """One cell of each worker group, best one whose engine is known."""
-    groups: dict[str, CellResult] = {}
+    return {
+        group: next((cell for cell in cells if cell.record.engine is not None), cells[0])
+        for group, cells in _members(results).items()
+    }
+
+
+def _members(results: Results) -> dict[str, list[CellResult]]:
+    """The cells of each worker group."""
+    members: dict[str, list[CellResult]] = {}
     for cell in results.cells:
-        known = groups.get(cell.record.planned.group)
-        if known is None or known.record.engine is None:
-            groups[cell.record.planned.group] = cell
-    return groups
+        members.setdefault(cell.record.planned.group, []).append(cell)
+    return members
 
 
 def _model_table(results: Results) -> Table:
@@ -72,10 +78,11 @@ def _model_facts(cell: CellResult) -> dict[str, object]:
 
 
 def _device_table(results: Results) -> Table:
-    device = results.run.device
-    if device is None:
+    devices = [device for _, device in results.run.devices]
+    if not devices:
         return _facts_table({"Device": None})
-    return _facts_table({**_device_facts(device), "Chosen because": results.run.device_choice})
+    choice = results.run.device_choice
+    return _facts_table(*({**_device_facts(device), "Chosen because": choice} for device in devices))
 
 
 def _device_facts(device: DeviceFacts) -> dict[str, object]:
@@ -128,14 +135,17 @@ def _host_facts(host: HostFacts) -> dict[str, object]:
 
 
 def _engine_table(results: Results) -> Table:
-    groups = _groups(results)
-    return _facts_table(*(_engine_facts(cell, results.run.load_s.get(group)) for group, cell in groups.items()))
+    groups, members = _groups(results), _members(results)
+    loads = results.run.load_s
+    return _facts_table(*(_engine_facts(cell, members[group], loads.get(group)) for group, cell in groups.items()))
 
 
-def _engine_facts(cell: CellResult, load_s: float | None) -> dict[str, object]:
+def _engine_facts(cell: CellResult, members: Sequence[CellResult], load_s: float | None) -> dict[str, object]:
     engine = cell.record.engine
     if engine is None:
         return {"Engine": f"{cell.record.spec.engine.kind}, mode {cell.record.spec.engine.mode}, never opened"}
+    prepared = [item.engine for known in members for item in known.record.prepared if item.engine is not None]
+    prepared = prepared or [engine]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(engine.versions.items()))
     environment = ", ".join(f"{name}={_tame(value)}" for name, value in sorted(engine.environment.items()))
     return {
@@ -144,15 +154,21 @@ def _engine_facts(cell: CellResult, load_s: float | None) -> dict[str, object]:
         "Versions": versions or None,
         "Type": engine.dtype,
         "Cache type": engine.kv_dtype,
-        "Attention kernel": engine.attention_kernel,
+        "Attention kernel": _say_distinct([known.attention_kernel for known in prepared]),
         "Experts kernel": engine.experts_kernel or "none",
         "Threads": engine.threads,
         "Graphs compiled": engine.graphs_compiled,
-        "CUDA graphs": engine.cuda_graphs,
+        "CUDA graphs": _say_distinct([known.cuda_graphs for known in prepared]),
         "Environment": environment or "nothing set",
         "Notes": "; ".join(engine.notes) or "none",
         "Loading, from the worker's start": None if load_s is None else format_value(load_s, SECONDS),
     }
+
+
+def _say_distinct(values: Sequence[str | bool | None]) -> object:
+    """One fact of several preparations: the value, or all of them where they differ."""
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else " / ".join(fact_field(value).text for value in distinct)
 
 
 def _tame(value: str) -> str:

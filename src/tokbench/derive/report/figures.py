@@ -183,8 +183,8 @@ def _draw_batch(cells: Sequence[CellResult]) -> Drawn | None:
             axes.annotate(str(rows), (system_value, user_value), (5, 7), textcoords="offset points", color=color)
     _finish_batch(axes)
     caption = (
-        "What more users cost each of them: decode speed of one stream against output speed of all streams, both "
-        "logarithmic; the number at a point is the static batch. Up and to the right is better. "
+        "What more users cost each of them: decode speed of one stream against output speed of all streams, "
+        "prefill included, both logarithmic; the number at a point is the static batch. Up and to the right is better. "
         f"{_say_left_out(left_out, 'slowest lines')}Source: the runs of this report."
     )
     return Drawn(

@@ -24,7 +24,7 @@ from tokbench.derive.report.document import Bullets as BulletList
 from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.opening_section import STATUS_WORDS
-from tokbench.derive.validity import foreign_cpu_share
+from tokbench.derive.validity import foreign_cpu_share, sees_only_its_cores
 from tokbench.record.run import Run
 from tokbench.units import format_number
 
@@ -47,7 +47,8 @@ def limits_sections(material: Material, configs: Sequence[str | None]) -> list[S
 
 
 def _absence(material: Material) -> tuple[Block, ...]:
-    items = [Item(text) for text in (*_energy(material), *_lost_cells(material), *_missing_metrics(material))]
+    items = [Item(text) for text in (*_energy(material), *_lost_cells(material), *_failed(material))]
+    items += [Item(text) for text in _missing_metrics(material)]
     return (BulletList(tuple(items)),) if items else (Paragraph("Every metric has a value in every cell."),)
 
 
@@ -81,6 +82,13 @@ def _lost_cells(material: Material) -> list[str]:
         f"{len(names)} cell{'s' if len(names) > 1 else ''} {status}: {reason}: {', '.join(names)}."
         for (status, reason), names in causes.items()
     ]
+
+
+def _failed(material: Material) -> list[str]:
+    """How many requests ended in an error: no metric holds them."""
+    requests = [trace for cell in material.measured for t in cell.record.good_trials() for trace in t.requests]
+    errors = sum(trace.error is not None for trace in requests)
+    return [f"{errors} of {len(requests)} requests ended in an error and are left out of every metric."] * bool(errors)
 
 
 def _missing_metrics(material: Material) -> list[str]:
@@ -127,7 +135,8 @@ def _validity_row(cell: CellResult, results: Results, material: Material) -> tup
 def _contention_field(cell: CellResult, run: Run) -> Cell:
     share = foreign_cpu_share(run, cell.record) if cell.status == "ok" else None
     if share is None:
-        return Cell(DASH, note="too few samples of the CPU's load")
+        quota = "the host's load is not that of the cores we may use, which are some of them only"
+        return Cell(DASH, note="too few samples of the CPU's load" if sees_only_its_cores(run) else quota)
     return Cell(f"{format_number(100 * share, 2)} %", sort=share)
 
 

@@ -98,7 +98,11 @@ def _cells_table(material: Material) -> Table:
         Column("Cell"),
     )
     rows = tuple(_cell_row(cell, material.has_several_runs) for cell in material.cells)
-    return Table(columns, rows, "Every cell of the sweep, also those that gave no number.")
+    caption = (
+        "Every cell of the sweep, also those that gave no number. System: all output tokens over the time from asking "
+        "to the last one, prefill included; decode per user leaves prefill out."
+    )
+    return Table(columns, rows, caption)
 
 
 def _cell_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.metrics import catalog
-from tokbench.derive.pairs import MachineRow, ModePair, join_machines, pair_modes
+from tokbench.derive.pairs import AMBIGUOUS, MachineRow, ModePair, join_machines, pair_modes
 from tokbench.derive.report.document import (
     DASH,
     Block,
@@ -25,6 +25,7 @@ from tokbench.derive.report.fields import (
 )
 from tokbench.derive.report.material import Material
 from tokbench.derive.standing import PER_USER
+from tokbench.derive.validity import Code
 from tokbench.units import format_value
 
 PHASES = ("ttft_s", "prefill_tokens_per_s", "tpot_s", "itl_p50_s", "itl_p99_s", "e2e_latency_s", "e2e_tokens_per_s")
@@ -98,8 +99,9 @@ def _roofline_table(material: Material) -> Table:
         for cell in material.measured
     )
     caption = (
-        "The roofline is the speed if memory were read at the measured ceiling and nothing else took time. The bytes "
-        "of a step are counted from the model's shape, not measured: weights once, cache at its mean real length."
+        "The roofline is the speed if each step took no longer than the slower of reading its bytes and computing its "
+        "operations, each at its measured ceiling. Both are counted from the model's shape, not measured: weights "
+        "once, cache at its mean real length, experts as if routed evenly. The shares are of memory alone."
     )
     return Table(columns, rows, caption)
 
@@ -112,14 +114,23 @@ def _pairs_blocks(pairs: list[ModePair], material: Material) -> tuple[Block, ...
         Column("Ratio", "95 % interval, n", "right"),
         Column("Reading"),
     )
-    note = Paragraph("Decode speed per user over that of eager: repetitions of the same number are paired.")
-    return note, Table(columns, tuple(_pair_row(pair, material) for pair in pairs))
+    notes = [
+        "Decode speed per user over that of eager, paired by block: in each block that holds both cells the geometric "
+        "mean of the one's repetitions over that of the other's; n counts such blocks."
+    ]
+    if any(Code.NOT_INTERLEAVED in pair.cell.validity.reasons for pair in pairs):
+        notes.append(
+            "The modes did not fit side by side and were measured apart in time, group after group: a ratio may hold "
+            "what drifted meanwhile (heat, clocks, other load)."
+        )
+    rows = tuple(_pair_row(pair, material) for pair in pairs)
+    return (*map(Paragraph, notes), Table(columns, rows))
 
 
 def _pair_row(pair: ModePair, material: Material) -> tuple[Cell, ...]:
     return (
         *cell_fields(pair.cell, material.has_several_runs),
-        metric_field(pair.baseline, PER_USER),
+        Cell(DASH, note=AMBIGUOUS) if pair.baseline is None else metric_field(pair.baseline, PER_USER),
         metric_field(pair.cell, PER_USER),
         value_field(pair.ratio, with_interval=True),
         Cell(_say_reading(pair)),
@@ -130,7 +141,7 @@ def _say_reading(pair: ModePair) -> str:
     if isinstance(pair.ratio, Missing):
         return DASH
     if pair.ratio.low is None or pair.ratio.high is None:
-        return "one pair shows nothing"
+        return "one block shows nothing"
     if pair.ratio.low > 1:
         return "faster"
     return "slower" if pair.ratio.high < 1 else "no difference shown"

@@ -84,6 +84,14 @@ class Step(NamedTuple):
     verify_s: float | None = None
 
 
+class Anchor(NamedTuple):
+    """Host stamps around one event of the device clock, as in `ClockAnchor`."""
+
+    before_at_ns: int
+    after_at_ns: int
+    label: str
+
+
 class Prepared(NamedTuple):
     """What preparing a cell left behind."""
 
@@ -139,6 +147,10 @@ class StepEngine(Protocol):
         """Residual of the device clock against the host clock in the last window; None on one clock."""
 
     @property
+    def launched_at_ns(self) -> int | None:
+        """When the host had launched all steps of the last window; None where the device does not run apart."""
+
+    @property
     def graphs_compiled(self) -> int | None:
         """Graphs compiled so far in this process; must not move inside a window."""
 
@@ -160,6 +172,9 @@ class StepEngine(Protocol):
 
     def sync(self) -> int:
         """Wait until the device is idle; the host clock then."""
+
+    def anchors(self) -> list[Anchor]:
+        """What ties the device clock to the host clock in the last window; empty on one clock."""
 
     def output_tokens(self) -> tuple[tuple[int, ...], ...]:
         """Token ids made since the last prefill, row by row. Never called inside a window."""

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import (
+    Anchor,
     CellWork,
     Chunk,
     Divergence,
@@ -141,6 +142,11 @@ class FakeStepEngine(_Scripted):
         return None
 
     @property
+    def launched_at_ns(self) -> int | None:
+        """Nothing runs apart."""
+        return None
+
+    @property
     def graphs_compiled(self) -> int | None:
         """Nothing is compiled."""
         return None
@@ -173,12 +179,17 @@ class FakeStepEngine(_Scripted):
             yield Step(self._advance(self.script.step_s + self.script.step_s_per_row * rows), 1)
 
     def rewind(self, position: int) -> None:
-        """Set the position back."""
+        """Set the position back, and with it what was made since the prefill."""
         self._position = position
+        self._made = position - self._staged().prompt_tokens + 1 if position else 0
 
     def sync(self) -> int:
         """The scripted clock now."""
         return self._now_ns
+
+    def anchors(self) -> list[Anchor]:
+        """One clock."""
+        return []
 
     def output_tokens(self) -> tuple[tuple[int, ...], ...]:
         """Counting tokens, so that a test can tell rows and steps apart."""

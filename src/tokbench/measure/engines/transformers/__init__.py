@@ -13,7 +13,7 @@ DESCRIPTION = EngineDescription(
     what="transformers' model classes under tokbench's own decode loop",
     modes=("eager", "compiled"),
     devices=("cuda", "rocm", "cpu", "mps"),
-    packages=("torch", "transformers"),
+    packages=("torch", "transformers", "accelerate", "safetensors"),
     extra="local",
 )
 

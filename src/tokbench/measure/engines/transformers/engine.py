@@ -6,16 +6,23 @@ import contextlib
 import gc
 import importlib.metadata
 import os
-import resource
-import sys
 import time
 from collections.abc import Iterator
 
 import torch
 
 from tokbench.errors import TrialError
-from tokbench.measure.engines import CellWork, Divergence, EngineRequest, MemoryNow, Prepared, Step, Tokenizer
-from tokbench.measure.engines.transformers import kernels
+from tokbench.measure.engines import (
+    Anchor,
+    CellWork,
+    Divergence,
+    EngineRequest,
+    MemoryNow,
+    Prepared,
+    Step,
+    Tokenizer,
+)
+from tokbench.measure.engines.transformers import kernels, memory
 from tokbench.measure.engines.transformers.clocks import open_clock
 from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
@@ -23,6 +30,8 @@ from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
 from tokbench.measure.engines.transformers.options import read_options
 from tokbench.record.facts import EngineFacts, ModelFacts
 
+MAX_LOGITS_BYTES = 10**9
+"""What the logits of an identity check may take, all rows and steps in float32; beyond it tokens alone are compared."""
 _ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
@@ -41,6 +50,8 @@ class TransformersEngine:
         self._request = request
         self._options = read_options(request.engine.options)
         self._device = torch.device(request.device)
+        if self._device.type == "cuda" and self._device.index is not None:
+            torch.cuda.set_device(self._device)  # streams, events and captured graphs go to the current device
         self._versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
         torch.set_num_threads(request.threads)
         torch.set_grad_enabled(False)
@@ -77,8 +88,10 @@ class TransformersEngine:
         notes = [] if self._loop is None else list(self._loop.notes)
         if experts.prefill != experts.decode:
             notes.append(f"experts kernel of the prefill: {experts.prefill}")
-        if self._request.engine.mode == "compiled" and self._options.compile_backend != "inductor":
-            notes.append(f"compile backend {self._options.compile_backend}: no code was generated")
+        if self._request.engine.mode == "compiled":
+            notes.append("prefill: not compiled")
+            if self._options.compile_backend != "inductor":
+                notes.append(f"compile backend {self._options.compile_backend}: no code was generated")
         return tuple(notes)
 
     @property
@@ -102,6 +115,11 @@ class TransformersEngine:
         return self._clock.error_s
 
     @property
+    def launched_at_ns(self) -> int | None:
+        """When the host had launched all steps of the last window."""
+        return self._clock.launched_at_ns
+
+    @property
     def graphs_compiled(self) -> int | None:
         """Graphs that dynamo has compiled in this process; None in eager mode."""
         if self._request.engine.mode != "compiled":
@@ -120,6 +138,9 @@ class TransformersEngine:
         if self._loop is not None:
             self._loop.close()
         self._loop = self._ids = None
+        self._free_unused()
+
+    def _free_unused(self) -> None:
         if self._device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
@@ -136,8 +157,6 @@ class TransformersEngine:
     def prepare(self, work: CellWork) -> Prepared:
         """Free the cell before, allocate this one, run it once so that everything is compiled and captured."""
         self._release()
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
         with self._released_on_failure():
             return self._prepare(work)
 
@@ -151,6 +170,7 @@ class TransformersEngine:
         else:
             self._loop = EagerLoop(self._model, work, experts)
         loop = self._loop
+        self._clock.reserve(work.output_tokens)
         loop.prefill(self._ids)
         kv_bytes = loop.cache_bytes()
         begun = time.monotonic()
@@ -170,7 +190,7 @@ class TransformersEngine:
         loop, ids = self._open_loop(), self._ids
         assert ids is not None
         with self._released_on_failure():
-            self._clock.begin(1)
+            self._clock.begin()
             loop.prefill(ids)
             self._clock.mark()
             return Step(self._clock.finish()[-1], 1)
@@ -186,7 +206,7 @@ class TransformersEngine:
         if not 0 < steps <= loop.steps_left or loop.steps_left == loop.work.output_tokens:
             raise TrialError(f"cannot decode {steps} steps: {loop.steps_left} are left after a prefill", cause="engine")
         with self._released_on_failure():
-            clock.begin(steps)
+            clock.begin()
             for _ in range(steps):
                 loop.step()
                 clock.mark()
@@ -195,12 +215,18 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def rewind(self, position: int) -> None:
-        """Go back to `position` tokens per row; 0 empties the cache."""
+        """Go back to `position` tokens per row; 0 empties the cache, and memory peaks count from there."""
         self._open_loop().rewind(position)
+        if position == 0:
+            memory.reset_peaks(self._device)
 
     def sync(self) -> int:
         """Wait until the device is idle; the host clock then."""
         return self._clock.sync()
+
+    def anchors(self) -> list[Anchor]:
+        """The anchors of the last window."""
+        return self._clock.anchors()
 
     def output_tokens(self) -> tuple[tuple[int, ...], ...]:
         """Token ids made since the last prefill."""
@@ -208,54 +234,59 @@ class TransformersEngine:
 
     def memory(self) -> list[MemoryNow]:
         """The allocator's bytes on a GPU, the process's resident bytes on a CPU."""
-        if self._device.type == "cuda":
-            return [
-                MemoryNow("allocator_peak", torch.cuda.max_memory_allocated(self._device)),
-                MemoryNow("allocator_steady", torch.cuda.memory_allocated(self._device)),
-                MemoryNow("allocator_reserved", torch.cuda.max_memory_reserved(self._device)),
-            ]
-        scale = 1 if sys.platform == "darwin" else 1024
-        return [MemoryNow("rss_peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)]
+        return memory.read_memory(self._device)
 
     @torch.inference_mode()
     def check_identity(self, tokens: int) -> Divergence | None:
-        """Greedy tokens of row 0 beside those of transformers' own `generate` on the same batch."""
-        loop, ids = self._open_loop(), self._ids
+        """Greedy tokens of row 0 beside those of transformers' own `generate` on the same batch.
+
+        None where memory does not suffice for the check; the cell stays prepared.
+        """
+        loop = self._open_loop()
+        count = min(tokens, loop.work.output_tokens)
+        with self._released_on_failure(), contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
+            return self._compare(loop, count)
+        loop.rewind(0)
+        self._free_unused()
+        return None
+
+    def _compare(self, loop: EagerLoop | CompiledLoop, count: int) -> Divergence:
+        ids = self._ids
         assert ids is not None
-        with self._released_on_failure():
-            count = min(tokens, loop.work.output_tokens)
-            loop.rewind(0)
-            loop.prefill(ids)
-            for _ in range(count - 1):
-                loop.step()
-            ours = loop.made()[0].tolist()
-            loop.rewind(0)
-            theirs, logits = self._generate(ids, count, loop.experts)
+        loop.rewind(0)
+        loop.prefill(ids)
+        for _ in range(count - 1):
+            loop.step()
+        ours = loop.made()[0].tolist()
+        loop.rewind(0)
+        theirs, logits = self._generate(ids, count, loop.experts)
         first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
         gap = None
-        if first is not None:
+        if first is not None and logits is not None:
             top = logits[first][0].float().topk(2).values
             gap = float(top[0] - top[1])
         return Divergence("transformers generate, greedy", count, first, gap)
 
     def _generate(
         self, ids: torch.Tensor, count: int, experts: kernels.ExpertsChoice
-    ) -> tuple[list[int], tuple[torch.Tensor, ...]]:
-        """`generate` without its own compilation: new tokens of row 0, and the logits of every step."""
+    ) -> tuple[list[int], tuple[torch.Tensor, ...] | None]:
+        """`generate` without its own compilation: new tokens of row 0, and the logits of every step if they fit."""
         kernels.use_experts(self._model, experts.prefill)
-        reference = self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=count,
-            min_new_tokens=count,
-            eos_token_id=-1,
-            pad_token_id=0,
-            disable_compile=True,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-        kernels.use_experts(self._model, experts.decode)
+        try:
+            reference = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=count,
+                min_new_tokens=count,
+                eos_token_id=-1,
+                pad_token_id=0,
+                disable_compile=True,
+                return_dict_in_generate=True,
+                output_logits=ids.shape[0] * self.vocabulary * 4 * count < MAX_LOGITS_BYTES,
+            )
+        finally:
+            kernels.use_experts(self._model, experts.decode)
         return reference.sequences[0, ids.shape[1] :].tolist(), reference.logits
 
     def close(self) -> None:

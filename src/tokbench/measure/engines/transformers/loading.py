@@ -108,9 +108,12 @@ def _check_mxfp4(request: EngineRequest) -> None:
 
 
 def _refusal(request: EngineRequest, error: Exception) -> PlugError:
-    asked = f" with attention {request.engine.attention!r}" if request.engine.attention is not None else ""
+    """What transformers said; advice only where the attention kernel, which it may be about, was asked for."""
+    said = str(error).strip().splitlines()[0]
+    if request.engine.attention is None:
+        return PlugError(f"transformers cannot load {request.model_name}: {said}")
     return PlugError(
-        f"transformers cannot load {request.model_name}{asked}: {str(error).strip().splitlines()[0]}",
+        f"transformers cannot load {request.model_name} with attention {request.engine.attention!r}: {said}",
         fix="engine.attention: sdpa, eager, flex_attention, or leave it out",
     )
 

@@ -1,0 +1,111 @@
+"""Pairs of cells: one per block, the right baseline or none, and what a report says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builders import Script
+from report_builders import FIGURES, VENDORS
+from tokbench.derive.evaluate import Missing, evaluate
+from tokbench.derive.pairs import AMBIGUOUS, ModePair, pair_modes
+from tokbench.derive.report.write import write_report
+from tokbench.record.observations import CellPlanned, TrialStarted
+from tokbench.record.spec import CellSpec
+from tokbench.record.sweep import make_cell
+from tokbench.stats import Estimate
+
+
+def in_block(script: Script, block: int) -> None:
+    """Move the trial begun last into a block."""
+    index = max(number for number, event in enumerate(script.events) if isinstance(event, TrialStarted))
+    script.events[index] = script.events[index].model_copy(update={"block": block})
+
+
+def with_attention(script: Script, attention: str) -> str:
+    """Give the cell planned last an attention kernel of its own."""
+    planned = script.events[-1]
+    assert isinstance(planned, CellPlanned)
+    spec = CellSpec.model_validate_json(planned.resolved)
+    cell = make_cell(spec.model_copy(update={"engine": spec.engine.model_copy(update={"attention": attention})}))
+    assert cell.pair_key == planned.pair_key
+    script.events[-1] = planned.model_copy(update={"cell_id": cell.cell_id, "resolved": cell.resolved_json()})
+    script._specs[cell.cell_id] = cell.spec
+    return cell.cell_id
+
+
+def pairs_of(script: Script, folder: Path) -> list[ModePair]:
+    return pair_modes(evaluate(script.run(folder), "run").cells, "decode_tokens_per_s")
+
+
+def test_modes_are_paired_by_block(tmp_path: Path) -> None:
+    """A block may hold several repetitions of one cell: together they are one of the pair."""
+    script = Script()
+    eager, compiled = script.cell(), script.cell(mode="compiled")
+    trials = [
+        (eager, 0, 0.02),
+        (compiled, 0, 0.01),
+        (compiled, 0, 0.04),
+        (compiled, 1, 5.0),
+        (eager, 2, 0.06),
+        (compiled, 2, 0.06),
+    ]
+    for cell_id, block, step_s in trials:
+        script.trial(cell_id, step_s=step_s)
+        in_block(script, block)
+    (pair,) = pairs_of(script, tmp_path)
+    assert isinstance(pair.ratio, Estimate)
+    assert (pair.ratio.n, pair.ratio.value) == (2, pytest.approx(1.0))
+
+
+def test_cells_without_a_common_block_have_no_ratio(tmp_path: Path) -> None:
+    script = Script()
+    eager, compiled = script.cell(), script.cell(mode="compiled")
+    script.trial(eager)
+    script.trial(compiled)
+    in_block(script, 1)
+    (pair,) = pairs_of(script, tmp_path)
+    assert pair.ratio == Missing("no block holds a repetition of both cells")
+
+
+def test_the_baseline_is_alike_in_all_but_mode(tmp_path: Path) -> None:
+    script = Script()
+    plain, flash = script.cell(), with_attention_of(script, "eager", "flash_attention_2")
+    compiled = with_attention_of(script, "compiled", "flash_attention_2")
+    for cell_id, step_s in ((plain, 0.08), (flash, 0.02), (compiled, 0.01)):
+        script.trial(cell_id, step_s=step_s)
+    (pair,) = pairs_of(script, tmp_path)
+    assert pair.baseline is not None and pair.baseline.cell_id == flash
+    assert isinstance(pair.ratio, Estimate) and pair.ratio.value == pytest.approx(2.0)
+
+
+def with_attention_of(script: Script, mode: str, attention: str) -> str:
+    script.cell(mode=mode)
+    return with_attention(script, attention)
+
+
+def test_an_ambiguous_baseline_is_none(tmp_path: Path) -> None:
+    script = Script()
+    cells = [with_attention_of(script, "eager", name) for name in ("sdpa", "flash_attention_2")]
+    cells.append(script.cell(mode="compiled"))
+    for cell_id in cells:
+        script.trial(cell_id)
+    (pair,) = pairs_of(script, tmp_path / "run")
+    assert (pair.baseline, pair.ratio) == (None, Missing(AMBIGUOUS))
+    results = evaluate(script.run(tmp_path / "run"), "run")
+    paths = write_report([results], FIGURES, tmp_path / "out", vendors=VENDORS, with_figures=False)
+    assert "several eager cells differ from it" in paths.markdown.read_text(encoding="utf-8")
+
+
+def test_groups_apart_in_time_are_told_beside_the_ratios(tmp_path: Path) -> None:
+    texts = []
+    for labels in ({}, {"order": "not_interleaved"}):
+        script = Script()
+        for cell_id in (script.cell(labels=labels), script.cell(mode="compiled", labels=labels)):
+            script.trial(cell_id)
+        folder = tmp_path / str(len(texts))
+        results = evaluate(script.run(folder / "run"), "run")
+        paths = write_report([results], FIGURES, folder / "out", vendors=VENDORS, with_figures=False)
+        texts.append(paths.markdown.read_text(encoding="utf-8"))
+    assert ["measured apart in time, group after group" in text for text in texts] == [False, True]

@@ -177,11 +177,8 @@ class TransformersEngine:
         loop.compile()
         self._clock.sync()
         compile_s = time.monotonic() - begun if is_compiled else None
-        loop.rewind(0)
-        loop.prefill(self._ids)
-        for _ in range(min(2, loop.steps_left)):
-            loop.step()
-        self._clock.sync()
+        if is_compiled:
+            loop.rewind(0)  # trying the step out left the cache beyond its prefill
         return Prepared(loop.cache_rows, kv_bytes, compile_s)
 
     @torch.inference_mode()

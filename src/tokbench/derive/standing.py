@@ -12,6 +12,7 @@ from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.metrics import CellContext, UndefinedError
 from tokbench.derive.metrics.roofline import shape_of_cell
 from tokbench.derive.published import Comparison, Measured, NoComparison, PublishedFigure, compare_with_published
+from tokbench.derive.validity import Code
 from tokbench.record.run import Run
 from tokbench.stats import Estimate
 
@@ -61,11 +62,21 @@ def take_standing(results: Sequence[Results], figures: Sequence[PublishedFigure]
 
 
 def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
-    """The cell with the highest value among those of the best verdict; None where no cell has the metric."""
+    """The cell with the highest value; None where no cell has the metric.
+
+    An invalid cell, and one of too few repetitions, is taken only where there is no other; any other doubt is told
+    beside the number and chooses nothing.
+    """
     rated = [(cell, value) for cell in cells if isinstance(value := cell.metrics.get(metric), Estimate)]
     if not rated:
         return None
-    return min(rated, key=lambda pair: (_VERDICTS.index(pair[0].validity.verdict), -pair[1].value))[0]
+    return min(rated, key=lambda pair: (_gives_way(pair[0]), -pair[1].value))[0]
+
+
+def _gives_way(cell: CellResult) -> int:
+    if cell.validity.verdict == "invalid":
+        return 2
+    return int(Code.TOO_FEW_REPETITIONS in cell.validity.reasons)
 
 
 def estimate_of(cell: CellResult | None, metric: str) -> Estimate | None:

@@ -181,7 +181,8 @@ def test_a_record_without_an_end_says_so(tmp_path: Path) -> None:
     script.trial(script.cell())
     assert "has no end: the run is still going on, or it crashed" in text_of(script, tmp_path / "none")
     script.end("budget")
-    assert "ended early (budget)" in text_of(script, tmp_path / "budget")
+    said = text_of(script, tmp_path / "budget")
+    assert "was ended (its time was up before every interval was as narrow as asked); every cell had its turn" in said
 
 
 def test_a_run_without_any_number(tmp_path: Path) -> None:

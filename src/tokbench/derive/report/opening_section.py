@@ -54,7 +54,7 @@ def _warnings(material: Material) -> list[Block]:
         if item.run.ended is None:
             texts.append(f"The record of {item.name} has no end: the run is still going on, or it crashed.")
         elif item.run.ended.reason != "complete":
-            without = sum(cell.status == "planned" or cell.status == "skipped" for cell in item.cells)
+            without = sum(cell.status in {"planned", "skipped"} for cell in item.cells)
             left = f"{without} cells have no number" if without else "every cell had its turn"
             why = {"budget": "its time was up before every interval was as narrow as asked"}.get(item.run.ended.reason)
             texts.append(f"The run {item.name} was ended ({why or item.run.ended.reason}); {left}.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tokbench.measure.engines.transformers import caches, clocks, graphs, kernels  # noqa: E402
+from tokbench.measure.engines.transformers import attention, caches, clocks, graphs  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -51,14 +52,33 @@ def test_a_ring_that_is_not_full_hides_the_slots_ahead() -> None:
     assert layer.keys.flatten().tolist() == [1, 1, 0, 0]
 
 
-def test_packed_attention_is_attention_with_repeated_keys() -> None:
+@pytest.mark.parametrize("name", ["packed_attention", "split_attention", "inline_attention"])
+@pytest.mark.parametrize("length", [5, 512])
+def test_our_attention_is_attention_with_repeated_keys(name: str, length: int) -> None:
     draw = torch.Generator().manual_seed(1)
-    query, key, value = (torch.randn(2, heads, tokens, 8, generator=draw) for heads, tokens in ((6, 1), (2, 5), (2, 5)))
-    mask = torch.tensor([True, True, True, False, False]).view(1, 1, 1, 5).expand(2, 1, 1, 5)
-    found, _ = kernels.packed_attention(None, query, key, value, mask, scaling=0.3, dropout=0.0)
+    shapes = ((6, 1), (2, length), (2, length))
+    query, key, value = (torch.randn(2, heads, tokens, 8, generator=draw) for heads, tokens in shapes)
+    mask = (torch.arange(length) < length - 2).view(1, 1, 1, length).expand(2, 1, 1, length)
+    found, _ = getattr(attention, name)(None, query, key, value, mask, scaling=0.3, dropout=0.0)
     repeated = [states.repeat_interleave(3, dim=1) for states in (key, value)]
     expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
     torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_a_prompt_into_an_empty_cache_needs_no_mask_and_a_later_chunk_does() -> None:
+    sizes = {"batch_size": 1, "q_length": 4, "kv_length": 9, "q_offset": torch.tensor(2)}
+    try:
+        attention.set_prefill_from_empty(True)
+        assert attention.mask_unless_causal(**sizes) is None
+        assert attention.mask_unless_causal(**sizes, local_size=8) is None
+        beyond = attention.mask_unless_causal(**sizes, local_size=3)
+        single = attention.mask_unless_causal(**{**sizes, "q_length": 1}, allow_is_causal_skip=False)
+    finally:
+        attention.set_prefill_from_empty(False)
+    assert beyond is not None and single is not None
+    chunk = attention.mask_unless_causal(**sizes)
+    assert chunk is not None
+    assert [3, 4, 5, 6] == chunk[0, 0].sum(-1).tolist()
 
 
 class ScriptedEvent:
@@ -177,8 +197,21 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "before")
     monkeypatch.setattr(torch.cuda, "set_stream", made.append)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
     return made
+
+
+class _Graph:
+    """A graph of two kernels and a copy, as the driver prints it."""
+
+    def enable_debug_mode(self) -> None:
+        self.is_kept = True
+
+    def debug_dump(self, path: str) -> None:
+        assert self.is_kept
+        nodes = ("KERNEL", "MEMCPY", "KERNEL")
+        lines = [f'"graph_1_node_{number}" [label="{{{kind}\\n| a}}"];' for number, kind in enumerate(nodes)]
+        Path(path).write_text("\n".join(lines))
 
 
 def _fails(error: BaseException | None) -> None:
@@ -188,7 +221,9 @@ def _fails(error: BaseException | None) -> None:
 
 def test_a_step_that_can_be_captured_is(streams: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "graph", _Capture(None))
-    assert graphs.Captured("graph", None) == graphs.capture(lambda: None)
+    found = graphs.capture(lambda: None)
+    assert isinstance(found.graph, _Graph)
+    assert (None, 2) == (found.note, found.kernels)
     assert streams == []
 
 

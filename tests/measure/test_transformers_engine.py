@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tiny_engines import request, run, work  # noqa: E402
+from tiny_engines import QUICK, request, run, work  # noqa: E402
 from tokbench import arithmetic  # noqa: E402
 from tokbench.errors import PlugError, TrialError  # noqa: E402
 from tokbench.measure.engines.transformers import kernels, loading, loops  # noqa: E402
@@ -197,6 +197,7 @@ def test_no_graph_is_compiled_inside_a_window_or_for_a_shape_that_came_before(en
 def test_the_cell_before_is_freed(mode: str) -> None:
     engine = TransformersEngine(request("tiny-qwen3-moe", mode))
     engine.prepare(work())
+    engine.prefill()
     assert engine._loop is not None
     held = [weakref.ref(layer.keys) for layer in engine._loop._cache.layers]
     engine.prepare(work(rows=1))
@@ -260,13 +261,13 @@ def test_the_same_seed_draws_the_same_weights() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_readings_are_positive(engines: Open, mode: str) -> None:
     readings = engines("tiny-llama", mode).memory()
-    assert ["rss_peak"] == [reading.source for reading in readings]
+    assert ["rss_peak", "rss_steady"] == [reading.source for reading in readings]
     assert all(reading.value_bytes > 50 << 20 for reading in readings)
 
 
 def test_facts_name_the_kernels_that_run(engines: Open) -> None:
     assert ("sdpa", None) == _kernels(engines("tiny-llama", "eager"))
-    assert ("sdpa_gqa", None) == _kernels(engines("tiny-llama", "compiled"))
+    assert ("inline_gqa", None) == _kernels(engines("tiny-llama", "compiled"))
     assert ("sdpa", "grouped_mm") == _kernels(engines("tiny-qwen3-moe", "eager"))
     assert ("sdpa", "grouped_mm") == _kernels(engines("tiny-deepseek", "compiled"))
     assert ("eager", "grouped_mm") == _kernels(engines("tiny-gpt-oss", "compiled"))
@@ -381,3 +382,82 @@ def test_a_config_of_the_hub_is_read_without_its_quantisation() -> None:
     fields = json.loads(asked.config_json or "") | {"quantization_config": {"quant_method": "mxfp4"}}
     engine = TransformersEngine(dataclasses.replace(asked, config_json=json.dumps(fields)))
     assert engine.model_facts.parameters is not None
+
+
+@pytest.mark.parametrize("name", ["sdpa_gqa", "split_gqa", "inline_gqa"])
+def test_every_attention_kernel_makes_the_same_tokens(engines: Open, name: str) -> None:
+    engine = TransformersEngine(request("tiny-llama", "compiled", attention=name))
+    engine.prepare(work())
+    assert engine.facts.attention_kernel == name
+    assert run(engine, 23) == run(engines("tiny-llama", "eager"), 23)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prefill_in_chunks_makes_the_same_tokens(engines: Open, shape: str, mode: str) -> None:
+    engine = TransformersEngine(request(shape, mode, options={**QUICK, "prefill_chunk": 5}))
+    if shape == "tiny-gpt-oss" and mode == "compiled":
+        with pytest.raises(PlugError, match="sliding window cannot be filled in chunks"):
+            engine.prepare(work())
+        return
+    engine.prepare(work())
+    assert "prefill: in chunks of 5 tokens per row" in engine.facts.notes
+    assert run(engine, 23) == run(engines(shape, mode), 23)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_compiled_prefill_is_one_more_graph_and_makes_the_same_tokens(engines: Open, shape: str) -> None:
+    made = []
+    for wanted in ("never", "always"):  # the step itself is compiled by the first
+        engine = TransformersEngine(request(shape, "compiled", options={**QUICK, "compile_prefill": wanted}))
+        engine.prepare(work(prompt_tokens=13))
+        made.append(engine.graphs_compiled or 0)
+    assert made[1] == made[0] + 1
+    assert "prefill: compiled" in engine.facts.notes
+    found = engine.check_identity(24)
+    assert found is not None and found.first_divergence is None
+
+
+def test_generated_code_streams_the_weights_and_is_launched_directly(engines: Open) -> None:
+    options = {"compile_backend": "inductor"}
+    engine = TransformersEngine(request("tiny-llama", "compiled", options=options, overrides={"num_hidden_layers": 1}))
+    kept = engine.prepare(work(rows=1))
+    assert isinstance(engine._loop, loops.CompiledLoop)
+    assert engine._loop._direct is not None
+    linears = sum(type(module).__name__ == "StreamedLinear" for module in engine._model.modules())
+    assert f"{linears} linear layers with one row are loops over their weights, no BLAS" in engine.facts.notes
+    assert 8 == linears
+    found = engine.check_identity(24)
+    assert found is not None and found.first_divergence is None
+    assert kept.kernels_per_step is not None and 1 <= kept.kernels_per_step < 30
+    engine.prepare(work(rows=2))  # more rows go to the library's product, through the same modules
+    found = engine.check_identity(24)
+    assert found is not None and found.first_divergence is None
+
+
+def test_eager_counts_its_operators() -> None:
+    counts = []
+    for layers in (1, 2, 3):
+        engine = TransformersEngine(request(overrides={"num_hidden_layers": layers}))
+        prepared = engine.prepare(work())
+        assert prepared.kernels_counted_by == "operators and generated kernels, views left out"
+        counts.append(prepared.kernels_per_step or 0)
+    assert counts[2] - counts[1] == counts[1] - counts[0] > 10  # so many a layer
+    assert counts[0] < 120
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_prompts_twice_are_the_same_bits(engines: Open, mode: str) -> None:
+    found = engines("tiny-llama", mode).check_repeat(16)
+    assert [repeat.against for repeat in found] == (["itself", "alone"] if mode == "eager" else ["itself"])
+    assert all(repeat.tokens_equal and repeat.steps == 16 for repeat in found)
+    assert (True, 0.0) == (found[0].states_equal, found[0].max_abs_difference)
+
+
+def test_a_pass_that_differs_in_one_bit_is_found(engines: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engines("tiny-llama", "eager")
+    honest = loops._Loop.states
+    monkeypatch.setattr(loops._Loop, "states", lambda loop: [state + torch.rand(()) for state in honest(loop)])
+    (found, _) = engine.check_repeat(4)
+    assert (True, False) == (found.tokens_equal, found.states_equal)
+    assert found.max_abs_difference > 0

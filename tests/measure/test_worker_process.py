@@ -208,8 +208,9 @@ def test_no_child_outlives_a_parent_that_was_killed(tmp_path: Path) -> None:
 
 def test_the_childs_environment_is_passive_and_quiet() -> None:
     environ = worker_environment({"PATH": "/bin", "OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "64"}, threads=3)
-    assert ("passive", "3", "false", "/bin") == (
+    assert ("passive", "30000", "3", "false", "/bin") == (
         environ["OMP_WAIT_POLICY"],
+        environ["GOMP_SPINCOUNT"],
         environ["OMP_NUM_THREADS"],
         environ["TOKENIZERS_PARALLELISM"],
         environ["PATH"],

@@ -138,13 +138,16 @@ class ProcessWorker:
 
 
 def worker_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The child's environment: OpenMP waits passively, allocators and compile cache as stated in the record.
+    """The child's environment: OpenMP waits briefly, allocators and compile cache as stated in the record.
 
-    Source: shared/facts/engines.md, Contention (2026-11-21): with OMP_WAIT_POLICY=passive one foreign busy loop costs
-    30 % of a two-thread decode, without it 85 %.
+    A thread that sleeps at every barrier loses 12 % of a decode's bandwidth, one that never sleeps loses 85 % to a
+    foreign busy loop; libgomp's spin is bounded to some 100 us, other OpenMP libraries do not spin.
+    Source: docs/design/cpu-limit.md (2026-11-22); shared/facts/engines.md, Contention.
     """
     ours = {
         "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "30000",
+        "THP_MEM_ALLOC_ENABLE": "1",
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",

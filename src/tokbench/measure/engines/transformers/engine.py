@@ -19,28 +19,31 @@ from tokbench.measure.engines import (
     EngineRequest,
     MemoryNow,
     Prepared,
+    Repeat,
     Step,
     Tokenizer,
 )
-from tokbench.measure.engines.transformers import kernels, memory
+from tokbench.measure.engines.transformers import checks, kernels, memory, streamed
 from tokbench.measure.engines.transformers.clocks import open_clock
 from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
 from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
 from tokbench.measure.engines.transformers.options import read_options
+from tokbench.measure.engines.transformers.profiling import count_operators
 from tokbench.record.facts import EngineFacts, ModelFacts
 
-MAX_LOGITS_BYTES = 10**9
-"""What the logits of an identity check may take, all rows and steps in float32; beyond it tokens alone are compared."""
-_ENVIRONMENT = (
+ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "THP_MEM_ALLOC_ENABLE",
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "CUDA_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
     "TRANSFORMERS_SDPA_FORCE_GQA",
 )
+"""Variables that change speed, kept in the record where they are set."""
 
 
 class TransformersEngine:
@@ -57,11 +60,20 @@ class TransformersEngine:
         torch.set_grad_enabled(False)
         with out_of_memory_named():
             self._model = load_model(request)
+            self._streamed = self._lay_out_weights()
         self._model_facts = model_facts(request, self._model)
         self._tokenizer = load_tokenizer(request)
         self._clock = open_clock(self._device)
         self._loop: EagerLoop | CompiledLoop | None = None
         self._ids: torch.Tensor | None = None
+
+    def _lay_out_weights(self) -> int:
+        """On a CPU, weights in large pages and linear layers as loops over them; how many layers."""
+        if self._device.type != "cpu":
+            return 0
+        streamed.move_to_large_pages(self._model)
+        is_compiled = self._request.engine.mode == "compiled" and self._options.compile_backend == "inductor"
+        return streamed.stream_linears(self._model) if is_compiled and self._options.stream_weights else 0
 
     @property
     def facts(self) -> EngineFacts:
@@ -80,7 +92,7 @@ class TransformersEngine:
             threads=torch.get_num_threads(),
             graphs_compiled=self.graphs_compiled,
             cuda_graphs=loop is not None and loop.uses_device_graph,
-            environment={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
             notes=self._notes(experts),
         )
 
@@ -89,9 +101,14 @@ class TransformersEngine:
         if experts.prefill != experts.decode:
             notes.append(f"experts kernel of the prefill: {experts.prefill}")
         if self._request.engine.mode == "compiled":
-            notes.append("prefill: not compiled")
+            is_prefill_compiled = isinstance(self._loop, CompiledLoop) and self._loop.compiles_prefill
+            notes.append("prefill: compiled" if is_prefill_compiled else "prefill: not compiled")
+            if self._streamed:
+                notes.append(f"{self._streamed} linear layers with one row are loops over their weights, no BLAS")
             if self._options.compile_backend != "inductor":
                 notes.append(f"compile backend {self._options.compile_backend}: no code was generated")
+        if self._options.prefill_chunk:
+            notes.append(f"prefill: in chunks of {self._options.prefill_chunk} tokens per row")
         return tuple(notes)
 
     @property
@@ -168,7 +185,7 @@ class TransformersEngine:
             weight_bytes = self._model_facts.weight_bytes or 0
             self._loop = CompiledLoop(self._model, work, experts, weight_bytes, self._options)
         else:
-            self._loop = EagerLoop(self._model, work, experts)
+            self._loop = EagerLoop(self._model, work, experts, self._options)
         loop = self._loop
         self._clock.reserve(work.output_tokens)
         loop.prefill(self._ids)
@@ -177,9 +194,18 @@ class TransformersEngine:
         loop.compile()
         self._clock.sync()
         compile_s = time.monotonic() - begun if is_compiled else None
-        if is_compiled:
-            loop.rewind(0)  # trying the step out left the cache beyond its prefill
-        return Prepared(loop.cache_rows, kv_bytes, compile_s)
+        kernel_count, counted_by = self._count_kernels(loop)
+        loop.rewind(0)  # trying the step out left the cache beyond its prefill
+        return Prepared(loop.cache_rows, kv_bytes, compile_s, kernel_count, counted_by)
+
+    def _count_kernels(self, loop: EagerLoop | CompiledLoop) -> tuple[int | None, str | None]:
+        """What one step hands to the device, and how it was counted."""
+        if loop.uses_device_graph:
+            return loop.kernels_per_step, "kernel nodes of the captured graph"
+        if not loop.steps_left:
+            return None, None
+        loop.restart()
+        return count_operators(loop.step), "operators and generated kernels, views left out"
 
     @torch.inference_mode()
     def prefill(self) -> Step:
@@ -242,49 +268,27 @@ class TransformersEngine:
         loop = self._open_loop()
         count = min(tokens, loop.work.output_tokens)
         with self._released_on_failure(), contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
-            return self._compare(loop, count)
+            return checks.compare_with_generate(self._model, loop, self._ids, count)
         loop.rewind(0)
         self._free_unused()
         return None
 
-    def _compare(self, loop: EagerLoop | CompiledLoop, count: int) -> Divergence:
-        ids = self._ids
+    @torch.inference_mode()
+    def check_repeat(self, steps: int) -> list[Repeat]:
+        """The staged prompts twice, bit for bit; and in the mode eager row 0 by itself. Empty where memory is short."""
+        loop, ids = self._open_loop(), self._ids
         assert ids is not None
+        count = min(steps, loop.work.output_tokens - 1)
+        with self._released_on_failure(), contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
+            found = [checks.repeat_itself(loop, ids, count)]
+            if isinstance(loop, EagerLoop) and loop.work.rows > 1:
+                work = CellWork(loop.work.prompts[:1], loop.work.output_tokens)
+                alone = EagerLoop(self._model, work, loop.experts, self._options)
+                found.append(checks.repeat_alone(loop, alone, ids, count))
+            return found
         loop.rewind(0)
-        loop.prefill(ids)
-        for _ in range(count - 1):
-            loop.step()
-        ours = loop.made()[0].tolist()
-        loop.rewind(0)
-        theirs, logits = self._generate(ids, count, loop.experts)
-        first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
-        gap = None
-        if first is not None and logits is not None:
-            top = logits[first][0].float().topk(2).values
-            gap = float(top[0] - top[1])
-        return Divergence("transformers generate, greedy", count, first, gap)
-
-    def _generate(
-        self, ids: torch.Tensor, count: int, experts: kernels.ExpertsChoice
-    ) -> tuple[list[int], tuple[torch.Tensor, ...] | None]:
-        """`generate` without its own compilation: new tokens of row 0, and the logits of every step if they fit."""
-        kernels.use_experts(self._model, experts.prefill)
-        try:
-            reference = self._model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=False,
-                max_new_tokens=count,
-                min_new_tokens=count,
-                eos_token_id=-1,
-                pad_token_id=0,
-                disable_compile=True,
-                return_dict_in_generate=True,
-                output_logits=ids.shape[0] * self.vocabulary * 4 * count < MAX_LOGITS_BYTES,
-            )
-        finally:
-            kernels.use_experts(self._model, experts.decode)
-        return reference.sequences[0, ids.shape[1] :].tolist(), reference.logits
+        self._free_unused()
+        return []
 
     def close(self) -> None:
         """Free the cache and the weights."""

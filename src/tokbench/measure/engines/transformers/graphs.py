@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,10 +14,12 @@ WARMUP_LAUNCHES = 2
 
 
 class Captured(NamedTuple):
-    """A graph, or why there is none."""
+    """A graph and its kernels, or why there is none."""
 
     graph: Any | None
     note: str | None
+    kernels: int | None = None
+    """Kernel nodes; None where the driver does not print the graph."""
 
 
 def warm_up(launch: Callable[[], None], restart: Callable[[], None]) -> None:
@@ -34,6 +38,7 @@ def capture(launch: Callable[[], None]) -> Captured:
     """Capture one launch; what the device refuses to capture becomes a note, anything else is raised."""
     stream = torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
+    graph.enable_debug_mode()  # keeps the nodes until they are counted
     try:
         with torch.cuda.graph(graph):
             launch()
@@ -43,7 +48,20 @@ def capture(launch: Callable[[], None]) -> Captured:
             raise
         torch.cuda.synchronize()
         return Captured(None, f"no device graph: {first_line(_root(error))}")
-    return Captured(graph, None)
+    return Captured(graph, None, count_kernels(graph))
+
+
+def count_kernels(graph: Any) -> int | None:
+    """Kernel nodes of a captured graph, from the driver's own print of it: no profiler comes near the device.
+
+    Source: torch, CUDAGraph.debug_dump (cudaGraphDebugDotPrint, verbose: one record per node, its kind first).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.dot"
+        with contextlib.suppress(RuntimeError, OSError):
+            graph.debug_dump(str(path))
+            return path.read_text(errors="replace").count("{KERNEL") or None
+    return None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,6 +1,6 @@
 """Which attention and experts kernels run, and which are named in the record. Chooses, never measures.
 
-Both are transformers' own functions, but for one: attention of a single query token that reads grouped keys in place.
+Experts kernels are transformers' own; attention kernels of ours are in `attention.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import torch
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
-
-PACKED_ATTENTION = "sdpa_gqa"
+from tokbench.measure.engines.transformers import attention
 
 
 class ExpertsChoice(NamedTuple):
@@ -22,53 +21,16 @@ class ExpertsChoice(NamedTuple):
     decode: str | None
 
 
-def register_attention() -> None:
-    """Make `sdpa_gqa` known to transformers."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-    AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)
-
-
-def packed_attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """SDPA whose single query token is laid out by key heads, so that no key or value is repeated.
-
-    `query`: (rows, heads, tokens, width); `key`, `value`: (rows, key heads, cached tokens, width). Under torch.compile
-    transformers writes every key out once per query head: nine times the traffic at four query heads a key head.
-    Source: shared/facts/transformers.md, Attention; transformers 5.23, integrations/sdpa_attention.py, `pack_gqa`.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    rows, heads, tokens, width = query.shape
-    key_heads = key.shape[1]
-    if tokens != 1 or key_heads == heads or attention_mask is None or attention_mask.shape[1] != 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    found = torch.nn.functional.scaled_dot_product_attention(
-        query.reshape(rows, key_heads, heads // key_heads, width),
-        key,
-        value,
-        attn_mask=attention_mask,
-        scale=kwargs.get("scaling"),
-    )
-    return found.reshape(rows, 1, heads, value.shape[-1]), None
-
-
 def choose_attention(model: Any, request: EngineRequest) -> None:
-    """Put `sdpa_gqa` in the place of `sdpa` in a compiled model with grouped keys, unless the config names a kernel."""
+    """Put a kernel of ours in the place of `sdpa` in a compiled model, unless the config names one.
+
+    On a CPU the one that inductor fuses; elsewhere the one that hands grouped keys to the fused kernel as they lie.
+    """
     config = model.config
     if request.engine.attention is not None or request.engine.mode != "compiled":
         return
-    is_grouped = (getattr(config, "num_key_value_heads", None) or 0) < config.num_attention_heads
-    if config._attn_implementation == "sdpa" and is_grouped and not getattr(config, "kv_lora_rank", None):
-        model.set_attn_implementation(PACKED_ATTENTION)
+    if config._attn_implementation == "sdpa" and not getattr(config, "kv_lora_rank", None):
+        model.set_attn_implementation(attention.INLINE if model.device.type == "cpu" else attention.PACKED)
 
 
 def expert_count(config: Any) -> int | None:

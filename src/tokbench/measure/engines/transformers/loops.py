@@ -1,4 +1,4 @@
-"""The two decode loops: prefill, then one forward pass per token with the argmax on the device.
+"""The two decode loops: prefill, whole or in chunks, then one forward pass per token with the argmax on the device.
 
 Nothing in a step waits for the device. Source of the loop: shared/facts/transformers.md, The raw loop, checked against
 `generate` by tests/measure/test_transformers_engine.py.
@@ -6,18 +6,23 @@ Nothing in a step waits for the device. Source of the loop: shared/facts/transfo
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
-from tokbench.errors import TrialError
+from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
-from tokbench.measure.engines.transformers import caches, graphs, kernels
+from tokbench.measure.engines.transformers import attention, caches, graphs, kernels
+from tokbench.measure.engines.transformers.launches import InductorBackend, Launch
 from tokbench.measure.engines.transformers.options import Options
 
 RECOMPILE_LIMIT = 512
 """Every (rows, cache length) is a shape of its own; dynamo's default limit of 8 would end a sweep."""
+COMPILED_PREFILL_TOKENS = 1024
+"""Up to so many prompt tokens of all rows a GPU's prefill is compiled by itself: beyond them the device works longer
+than the host needs to launch (8 billion parameters: 16 TFLOP, 20 ms on an H200), and every length is another graph."""
 
 
 def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: Any) -> torch.Tensor:
@@ -29,13 +34,22 @@ def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: 
     return next_token
 
 
+def prefill_step(model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
+    """The same for several tokens; a function of its own, since dynamo counts and keeps graphs by function."""
+    return greedy_step(model, ids, positions, cache)
+
+
 class _Loop:
     """What both loops share: the token, its position and all tokens made, at fixed places on the device."""
 
-    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice) -> None:
+    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice, options: Options) -> None:
         self.work = work
         self.experts = experts
         self.notes: tuple[str, ...] = ()
+        self.kernels_per_step: int | None = None
+        self._options = options
+        self._chunk = options.prefill_chunk or work.prompt_tokens
+        self._prefill: Any = prefill_step
         self.uses_device_graph = False
         self._model = model
         self._cache: Any = None
@@ -58,12 +72,18 @@ class _Loop:
         return self.work.prompt_tokens + self._made - 1 if self._made else 0
 
     def _fill(self, ids: torch.Tensor) -> None:
-        """Prefill `ids`, (rows, prompt), into an empty cache; not compiled."""
+        """Prefill `ids`, (rows, prompt), into an empty cache, chunk by chunk."""
         if self._made:
             raise TrialError("a prefill needs an empty cache: rewind to 0 first", cause="engine")
         kernels.use_experts(self._model, self.experts.prefill)
-        token = greedy_step(self._model, ids, self._prompt_positions, self._cache)
-        kernels.use_experts(self._model, self.experts.decode)
+        try:
+            for start in range(0, self.work.prompt_tokens, self._chunk):
+                attention.set_prefill_from_empty(start == 0)
+                piece = slice(start, start + self._chunk)
+                token = self._prefill(self._model, ids[:, piece], self._prompt_positions[:, piece], self._cache)
+        finally:
+            attention.set_prefill_from_empty(False)
+            kernels.use_experts(self._model, self.experts.decode)
         self._set(1)
         self._token.copy_(token)
         self._history[:, :1].copy_(token)
@@ -100,6 +120,15 @@ class _Loop:
         self._set(position - self.work.prompt_tokens + 1)
         self._token.copy_(self._history[:, self._made - 1 : self._made])
 
+    def restart(self) -> None:
+        """Back to just after the prefill."""
+        self.rewind(self.work.prompt_tokens)
+
+    def states(self) -> list[torch.Tensor]:
+        """Cached keys and values, layer by layer, as far as they are filled: (rows, heads, tokens, width) each."""
+        tensors = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
+        return [tensor[:, :, : self._held] for tensor in tensors if tensor is not None]
+
     def _rewind_cache(self, position: int) -> None:
         raise NotImplementedError
 
@@ -115,8 +144,8 @@ class _Loop:
 class EagerLoop(_Loop):
     """Plain PyTorch with a cache that grows."""
 
-    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice) -> None:
-        super().__init__(model, work, experts)
+    def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice, options: Options) -> None:
+        super().__init__(model, work, experts, options)
         self.cache_rows = work.prompt_tokens
 
     def prefill(self, ids: torch.Tensor) -> None:
@@ -149,38 +178,59 @@ class CompiledLoop(_Loop):
     def __init__(
         self, model: Any, work: CellWork, experts: kernels.ExpertsChoice, weight_bytes: int, options: Options
     ) -> None:
-        super().__init__(model, work, experts)
+        super().__init__(model, work, experts, options)
         growth = caches.growing_bytes_per_row(model.config, next(model.parameters()).element_size())
         needed = work.prompt_tokens + work.output_tokens
         self.cache_rows = caches.padded_cache_rows(needed, growth * work.rows, float(weight_bytes))
         self._cache = caches.open_static(model.config, self.cache_rows)
-        self._options = options
-        self._compiled = _compiled(options, self._token.device.type)
+        if self._chunk < work.prompt_tokens and any(layer.is_sliding for layer in self._cache.layers):
+            raise PlugError(
+                "a sliding window cannot be filled in chunks in the mode compiled", fix="leave out prefill_chunk"
+            )
+        self._device_type = self._token.device.type
+        self._compiled = _compiled(greedy_step, options, self._device_type)
+        if self.compiles_prefill:
+            self._prefill = _compiled(prefill_step, options, self._device_type)
         self._graph: Any = None
+        self._direct: Launch | None = None
+
+    @property
+    def compiles_prefill(self) -> bool:
+        """Whether the prefill is a graph of its own; by itself on a GPU, where short prompts wait for the host."""
+        if self._options.compile_prefill != "auto":
+            return self._options.compile_prefill == "always"
+        return self._device_type == "cuda" and self.work.rows * self._chunk <= COMPILED_PREFILL_TOKENS
 
     def prefill(self, ids: torch.Tensor) -> None:
         """`ids`: (rows, prompt). Fills the static cache from its beginning."""
         self._fill(ids)
 
     def _launch(self) -> None:
-        self._keep(self._compiled(self._model, self._token, self._position, self._cache))
+        if self._direct is not None:
+            self._keep(self._direct())
+        else:
+            self._keep(self._compiled(self._model, self._token, self._position, self._cache))
 
     def compile(self) -> None:
         """Compile the step, and on a GPU capture it; the cache has to be rewound to 0 after it."""
-        if self._token.device.type != "cuda":
-            self._launch()
+        if self._device_type != "cuda":
+            if self._device_type == "cpu" and self._options.compile_backend == "inductor":
+                self._direct = cpu_backend().hear(self._launch)
+            else:
+                self._launch()
             return
-        graphs.warm_up(self._launch, self._restart)
+        graphs.warm_up(self._launch, self.restart)
         if not self._options.device_graph:
             self.notes = ("no device graph: engine.options.device_graph is false",)
             return
-        self._restart()
-        self._graph, note = graphs.capture(self._launch)
+        self.restart()
+        captured = graphs.capture(self._launch)
+        self._graph, self.kernels_per_step = captured.graph, captured.kernels
         self.uses_device_graph = self._graph is not None
-        self.notes = () if note is None else (note,)
+        self.notes = () if captured.note is None else (captured.note,)
 
-    def _restart(self) -> None:
-        """Back to just after prefill, so that trying a step out never runs over a buffer's end."""
+    def restart(self) -> None:
+        """Back to just after the prefill, so that trying a step out never runs over a buffer's end."""
         caches.rewind_static(self._cache, self.work.prompt_tokens, self.work.prompt_tokens)
         self._set(1)
 
@@ -199,19 +249,30 @@ class CompiledLoop(_Loop):
         """Let go of graph and cache."""
         if self._graph is not None:
             self._graph.reset()
-        self._graph = None
+        self._graph = self._direct = None
         self._cache = None
 
 
-def _compiled(options: Options, device_type: str) -> Any:
-    """`greedy_step` under torch.compile; dynamo keeps what it compiled by shape, across cells."""
+def _compiled(step: Any, options: Options, device_type: str) -> Any:
+    """A step under torch.compile; dynamo keeps what it compiled by shape and backend, across cells."""
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
+    if options.compile_backend == "inductor" and device_type == "cpu":
+        return torch.compile(step, fullgraph=True, dynamic=False, backend=cpu_backend())
     tuned = options.compile_backend == "inductor" and options.coordinate_descent and device_type == "cuda"
     return torch.compile(
-        greedy_step,
+        step,
         fullgraph=True,
         dynamic=False,
         backend=options.compile_backend,
         options={"coordinate_descent_tuning": True} if tuned else None,
     )
+
+
+@functools.cache
+def cpu_backend() -> InductorBackend:
+    """Inductor for a CPU; one object for all cells.
+
+    Kernels are named in profiles, so that they can be counted; shapes are not asserted again at every call.
+    """
+    return InductorBackend({"cpp.enable_kernel_profile": True, "size_asserts": False})

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from tokbench.errors import PlugError
 
 BACKENDS = ("inductor", "aot_eager", "eager")
+PREFILLS = ("auto", "always", "never")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one engine, all of the mode `compiled`."""
+    """The options of one engine; all but `prefill_chunk` are of the mode `compiled`."""
 
     compile_backend: str = "inductor"
     """What torch.compile hands the graph to; `aot_eager` and `eager` generate no code: for tests of the loop."""
@@ -25,6 +26,12 @@ class Options:
     """
     device_graph: bool = True
     """On a GPU, capture the compiled step into a CUDA or HIP graph."""
+    compile_prefill: str = "auto"
+    """Compile the prefill too: `always`, `never`, or `auto`: on a GPU where prompts are short (loops.py)."""
+    prefill_chunk: int = 0
+    """Prompt tokens per row that one forward pass of the prefill takes; 0: all of them."""
+    stream_weights: bool = True
+    """On a CPU, write a float32 linear layer with one row as a loop over its weights (streamed.py)."""
 
 
 def read_options(given: Mapping[str, str | int | float | bool]) -> Options:
@@ -46,9 +53,15 @@ def read_options(given: Mapping[str, str | int | float | bool]) -> Options:
                 f"engine.options.{key}: {value!r} is not a {known[key].__name__}", fix="see tokbench engines"
             )
     options = dataclasses.replace(Options(), **given)  # type: ignore[arg-type]  # names and types were checked above
-    if options.compile_backend not in BACKENDS:
+    _refuse_unknown("compile_backend", options.compile_backend, BACKENDS)
+    _refuse_unknown("compile_prefill", options.compile_prefill, PREFILLS)
+    if options.prefill_chunk < 0:
         raise PlugError(
-            f"engine.options.compile_backend: there is no {options.compile_backend!r}",
-            fix=f"backends: {', '.join(BACKENDS)}",
+            f"engine.options.prefill_chunk: {options.prefill_chunk} is less than 0", fix="0 takes the whole prompt"
         )
     return options
+
+
+def _refuse_unknown(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise PlugError(f"engine.options.{name}: there is no {value!r}", fix=f"known: {', '.join(known)}")

@@ -1,0 +1,173 @@
+"""Attention kernels of our own for a single query token that reads grouped keys in place, and their mask.
+
+All are plain PyTorch, registered with transformers by name; longer queries go through transformers' own sdpa.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+PACKED = "sdpa_gqa"
+"""One call of PyTorch's fused attention, the query laid out by key heads."""
+SPLIT = "split_gqa"
+"""Three products over pieces of the cache: few rows of a long context still fill a big device."""
+INLINE = "inline_gqa"
+"""Sums that inductor fuses with what stands around them: no call, no copy. Made for CPUs."""
+NAMES = (PACKED, SPLIT, INLINE)
+SPLIT_TOKENS = 256
+"""Cached tokens per piece of `split_gqa`: a piece of one key head in bfloat16 is 128 KiB of keys and values."""
+
+
+class _Prefill:
+    """Whether several tokens at once go into an empty cache, so that no mask has to be made for them."""
+
+    is_from_empty = False
+
+
+def set_prefill_from_empty(is_from_empty: bool) -> None:
+    """Promise that the next forward passes with several tokens fill an empty cache and pad nothing."""
+    _Prefill.is_from_empty = is_from_empty
+
+
+def register() -> None:
+    """Make our kernels known to transformers."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    for name, kernel in ((PACKED, packed_attention), (SPLIT, split_attention), (INLINE, inline_attention)):
+        AttentionInterface.register(name, kernel)
+        AttentionMaskInterface.register(name, mask_unless_causal)
+
+
+def mask_unless_causal(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> torch.Tensor | None:
+    """transformers' boolean mask (rows, 1, queries, keys); None for a whole prompt into an empty cache.
+
+    There sdpa's own causal flag says the same, over the new tokens alone, and the flash kernel can take it.
+    transformers skips this mask as well, but reads the cache's length on the host, and never under torch.compile.
+    Source: transformers 5.23, masking_utils.py `_ignore_causal_mask_sdpa`.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    is_whole = local_size is None or q_length <= local_size
+    if q_length > 1 and is_whole and _Prefill.is_from_empty and kwargs.get("allow_is_causal_skip", True):
+        return None
+    return sdpa_mask(q_length=q_length, local_size=local_size, **kwargs)
+
+
+class _Grouped(NamedTuple):
+    """Shape of one decode step of attention."""
+
+    rows: int
+    key_heads: int
+    queries: int
+    """Query heads per key head."""
+    width: int
+    length: int
+    """Cached tokens, masked ones included."""
+
+
+def _grouped(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> _Grouped | None:
+    """The shape, where one token is asked for and every head has the same mask; None where our kernels do not apply."""
+    rows, heads, tokens, width = query.shape
+    if tokens != 1 or mask is None or mask.shape[1] != 1:
+        return None
+    return _Grouped(rows, key.shape[1], heads // key.shape[1], width, key.shape[2])
+
+
+def _sdpa(module: Any, tensors: tuple[Any, ...], mask: torch.Tensor | None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, *tensors, mask, **kwargs)
+    return found
+
+
+def _scale(shape: _Grouped, kwargs: dict[str, Any]) -> float:
+    given = kwargs.get("scaling")
+    return float(shape.width**-0.5 if given is None else given)
+
+
+def packed_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """SDPA whose single query token is laid out by key heads, so that no key or value is repeated.
+
+    `query`: (rows, heads, tokens, width); `key`, `value`: (rows, key heads, cached tokens, width). Under torch.compile
+    transformers writes every key out once per query head: nine times the traffic at four query heads a key head.
+    Source: shared/facts/transformers.md, Attention; transformers 5.23, integrations/sdpa_attention.py, `pack_gqa`.
+    """
+    shape = _grouped(query, key, attention_mask)
+    if shape is None or shape.queries == 1:
+        return _sdpa(module, (query, key, value), attention_mask, **kwargs)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(shape.rows, shape.key_heads, shape.queries, shape.width),
+        key,
+        value,
+        attn_mask=attention_mask,
+        scale=kwargs.get("scaling"),
+    )
+    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+
+
+def split_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The same as three batched products, the one with the values cut along the context and summed afterwards.
+
+    The fused kernels give one key head to one multiprocessor: at batch 1 eight of an H200's 132 would read the cache.
+    Needs room for the scores: rows * heads * cached tokens in float32.
+    Source of the idea: Flash-Decoding (Dao et al. 2023), here without its kernel.
+    """
+    shape = _grouped(query, key, attention_mask)
+    if shape is None:
+        return _sdpa(module, (query, key, value), attention_mask, **kwargs)
+    assert attention_mask is not None
+    by_heads = query.reshape(shape.rows, shape.key_heads, shape.queries, shape.width)
+    scores = torch.matmul(by_heads, key.transpose(2, 3)).float() * _scale(shape, kwargs)
+    shares = torch.softmax(scores.masked_fill(~attention_mask, float("-inf")), -1).to(value.dtype)
+    piece = SPLIT_TOKENS if shape.length % SPLIT_TOKENS == 0 else shape.length
+    pieces = shape.length // piece
+    shares = shares.reshape(shape.rows, shape.key_heads, shape.queries, pieces, piece).transpose(2, 3)
+    values = value.reshape(shape.rows, shape.key_heads, pieces, piece, value.shape[-1])
+    found = torch.matmul(shares, values).sum(2, dtype=torch.float32).to(query.dtype)
+    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+
+
+def inline_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The same as sums of products, for inductor to fuse with the layers around it. Needs torch.compile to be fast."""
+    shape = _grouped(query, key, attention_mask)
+    if shape is None:
+        return _sdpa(module, (query, key, value), attention_mask, **kwargs)
+    assert attention_mask is not None
+    by_heads = settled(query).reshape(shape.rows, shape.key_heads, shape.queries, 1, shape.width)
+    scores = (by_heads * key[:, :, None]).sum(-1, dtype=torch.float32) * _scale(shape, kwargs)
+    shares = torch.softmax(scores.masked_fill(~attention_mask, float("-inf")), -1)
+    found = (shares[..., None] * value[:, :, None]).sum(-2, dtype=torch.float32).to(query.dtype)
+    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+
+
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """The same tensor, written to memory before it is read.
+
+    Inductor would otherwise write its whole formula into the loop that reads it: the rotation of a query, sines and
+    all, was computed anew for every cached token. Source: torch 2.13, _inductor/lowering.py, `as_strided` (realizes).
+    """
+    packed = tensor.contiguous()
+    return packed.as_strided(packed.shape, packed.stride())

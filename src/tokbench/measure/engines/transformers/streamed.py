@@ -1,0 +1,55 @@
+"""Linear layers as one pass over their weights, for one row on a CPU; and those weights in large pages.
+
+Under torch.compile a product with one row is otherwise handed to a BLAS, whose matrix-vector product ran at a third of
+the rate that the same memory is read with (docs/design/cpu-limit.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tokbench.measure.engines.transformers.attention import settled
+
+STREAMED_TYPES = (torch.float32,)
+HUGE_PAGE_BYTES = 1 << 21
+
+
+class StreamedLinear(torch.nn.Linear):
+    """A linear layer that inductor writes as a loop over its weights where there is one row."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`input`: (…, in_features); one row is summed, more go to the library's product."""
+        if input.numel() != self.in_features:
+            return torch.nn.functional.linear(input, self.weight, self.bias)
+        found = (settled(input.reshape(1, -1)) * self.weight).sum(-1)
+        if self.bias is not None:
+            found = found + self.bias
+        return found.reshape(*input.shape[:-1], self.out_features)
+
+
+def stream_linears(model: Any) -> int:
+    """Give every plain float32 linear layer that forward; how many there are."""
+    found = [
+        module
+        for module in model.modules()
+        if type(module) is torch.nn.Linear
+        and type(module.weight) is torch.nn.Parameter
+        and module.weight.dtype in STREAMED_TYPES
+    ]
+    for module in found:
+        module.__class__ = StreamedLinear
+    return len(found)
+
+
+@torch.no_grad()
+def move_to_large_pages(model: Any) -> None:
+    """Copy weights out of the mapped file, one by one, into memory that torch asks large pages for.
+
+    With THP_MEM_ALLOC_ENABLE=1 (the worker's environment) torch's allocator calls madvise on 2 MiB and more.
+    Source: torch 2.13, c10/core/impl/alloc_cpu.cpp.
+    """
+    for parameter in model.parameters():
+        if type(parameter) is torch.nn.Parameter and parameter.numel() * parameter.element_size() >= HUGE_PAGE_BYTES:
+            parameter.data = parameter.data.clone()

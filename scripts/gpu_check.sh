@@ -19,7 +19,7 @@
 #
 # Carried wheels: the image has torch, transformers, accelerate, safetensors, huggingface_hub, pynvml, pandas, typer,
 # rich, matplotlib, scipy, psutil, jinja2, yaml and pytest; it lacks pydantic, pydantic-core, annotated-types,
-# typing-inspection and gguf (typing-extensions goes along, since pydantic asks for a new one). Fetch them before with
+# typing-inspection, gguf and torchao (typing-extensions goes along, since pydantic asks for a new one). Fetch them before with
 #   scripts/fetch_gpu_wheels
 # which is, with the versions of constraints.txt,
 #   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
@@ -28,7 +28,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STEPS=(doctor tests llama8b quick moe30b llama70b)
+STEPS=(doctor tests llama8b limit llama70b precision quick moe30b)
 STEP_S=510
 LIMIT_S=${LIMIT_S:-570}
 PACK_S=30                                # left at the end of a call to close the record and to pack
@@ -76,6 +76,22 @@ measure() {
     tokbench run "$config" --out "$record" "${settings[@]}" "${flags[@]}"
 }
 
+# measure_as_written CONFIG [SETTING…]: a config that names its own shapes.
+measure_as_written() {
+    local config=$1 setting settings=()
+    shift
+    if grep -qs trial_started "$record/events.jsonl"; then
+        tokbench run --resume "$record"
+        return
+    fi
+    rm -rf "$record"
+    [[ -z $TINY ]] || set -- "$@" 'model={source: shape:tiny-llama, weights: random, dtype: float32}' device=cpu \
+        budget.total=25s budget.cold=60s 'workload.prompt_tokens=[16]' workload.output_tokens=8 \
+        'load.static_batch=[1, 2]' stop.warmup_cap=1s 'engine.options={compile_backend: eager}' 'exclude=[]'
+    for setting; do settings+=(--set "$setting"); done
+    tokbench run "$config" --out "$record" "${settings[@]}"
+}
+
 step_doctor() {
     "$python" -V
     "$python" - <<'PY'
@@ -93,6 +109,14 @@ PY
 step_tests() { limited "$python" -m pytest -m gpu tests/gpu -q --durations=10; }
 step_llama8b() {
     measure configs/llama.yaml Llama-3.1-8B-Instruct budget.total=7min 'load.static_batch=[1, 8, 64]'
+}
+step_limit() { measure_as_written configs/limit-h200.yaml budget.total=7min budget.cold=1s; }
+step_precision() {
+    if [[ -z $TINY ]] && ! "$python" -c 'import torchao'; then
+        echo "precision: torchao is not carried: put its wheel into .whl (scripts/fetch_gpu_wheels)"
+        return
+    fi
+    measure_as_written configs/precision.yaml budget.total=7min budget.cold=1s
 }
 step_quick() {
     local flags=(--quick)

@@ -19,7 +19,7 @@ from tokbench.measure.models import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["stop.rel_ci=9.0", "stop.min_repetitions=2", "stop.max_repetitions=2", "stop.warmup_cap=0.5s", "energy=off"]
-KERNELS = {"eager": "sdpa", "compiled": "sdpa_gqa"}
+KERNELS = {"eager": "sdpa", "compiled": "inline_gqa"}
 TINY = """
 name: tiny
 model: {source: "shape:tiny-llama", weights: random, dtype: float32}

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.read_bytes().startswith(b"#!/usr/bin/env bash"))
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
-GPU_STEPS = ["doctor", "tests", "llama8b", "quick", "moe30b", "llama70b"]
+GPU_STEPS = ["doctor", "tests", "llama8b", "limit", "llama70b", "precision", "quick", "moe30b"]
 
 
 def project() -> dict[str, object]:
@@ -90,7 +90,7 @@ def test_every_requirement_has_an_exact_version_for_ci() -> None:
     base = declared["dependencies"]
     assert isinstance(extras, dict)
     assert isinstance(base, list)
-    wanted = requirement_names([*base, *extras["local"], *extras["dev"]])
+    wanted = requirement_names([*base, *extras["local"], *extras["quant"], *extras["dev"]])
     assert {name.replace("_", "-") for name in wanted} - set(constraints()) == set()
 
 

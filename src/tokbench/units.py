@@ -30,6 +30,7 @@ TOKENS_PER_S = Unit("tokens/s", ("_tokens_per_s",), False)
 REQUESTS_PER_S = Unit("requests/s", ("_requests_per_s", "requests_per_s"), False)
 BYTES = Unit("B", ("_bytes",), True)
 BYTES_PER_TOKEN = Unit("B/token", ("_bytes_per_token",), True)
+BYTES_PER_STEP = Unit("B/step", ("_bytes_read_per_step", "_bytes_read_per_step_allocated"), True)
 BYTES_PER_S = Unit("B/s", ("_bytes_per_s",), True)
 FLOPS_PER_S = Unit("FLOP/s", ("_flops_per_s",), True)
 JOULES = Unit("J", ("_j",), True)
@@ -45,6 +46,7 @@ ALL_UNITS = (
     REQUESTS_PER_S,
     BYTES,
     BYTES_PER_TOKEN,
+    BYTES_PER_STEP,
     BYTES_PER_S,
     FLOPS_PER_S,
     JOULES,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from builders import Script
-from scripted_facts import CPU, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS, ceilings
+from scripted_facts import CPU, GPU, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS, ceilings
 from tokbench.arithmetic import bytes_read_per_step, expected_distinct_experts, flops_per_token
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.metrics import catalog
 from tokbench.derive.validity import Code
 from tokbench.record.catalog import shape_from_config
-from tokbench.record.facts import DeviceFacts
-from tokbench.record.observations import MemoryReading
+from tokbench.record.facts import CeilingRate, DeviceFacts
+from tokbench.record.observations import FactsRead, MemoryReading
 from tokbench.stats import Estimate
 
 
@@ -120,6 +121,108 @@ def test_roofline_by_hand(batch: CellResult) -> None:
     assert value_of(batch, "bandwidth_used_ratio") == pytest.approx(80 / roofline, rel=1e-9)
 
 
+LLAMA_FLOPS = LLAMA_READ_BYTES
+"""Two per parameter that is read: as many as its bytes in bf16."""
+ATTENTION_FLOPS = 4 * 32 * 32 * 128
+"""Per token of context."""
+HEAD_FLOPS = 2 * 128256 * 4096
+
+
+def test_bytes_per_step_by_hand(batch: CellResult) -> None:
+    # Two rows at a mean real length of 100 + 5 // 2 tokens; the static cache holds 128.
+    real, allocated = (LLAMA_READ_BYTES + 2 * context * KV_BYTES_PER_TOKEN for context in (102, 128))
+    assert (value_of(batch, "bytes_read_per_step"), value_of(batch, "bytes_read_per_step_allocated")) == (
+        real,
+        allocated,
+    )
+    assert value_of(batch, "bandwidth_used_ratio") == pytest.approx(80 * real / 2e12, rel=1e-9)
+
+
+def test_no_padding_is_read_of_a_cache_that_grows(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings())
+    cell_id = script.cell()
+    script.prepare(cell_id, cache_rows=100)
+    script.trial(cell_id)
+    cell = only_cell(script, tmp_path)
+    assert "no padding of a cache is read" in reason_of(cell, "bytes_read_per_step_allocated")
+    assert value_of(cell, "bytes_read_per_step") == LLAMA_READ_BYTES + 102 * KV_BYTES_PER_TOKEN
+
+
+def test_bytes_as_loaded_go_before_the_closed_form(tmp_path: Path) -> None:
+    """Mixtral of 8 experts, 2 a token: 4 rows are expected to read 8 * (1 - 0.75^4) of them in each layer."""
+    script = Script(ceiling=ceilings())
+    script.trial(script.cell(model="somewhere/moe", config=MOE_CONFIG, static_batch=4))
+    loaded = {"weight_bytes": 10_000_000, "lookup_bytes": 500_000, "expert_bytes": 8_000_000}
+    script.events = [
+        event.model_copy(update={"model": event.model.model_copy(update=loaded)})
+        if event.event == "facts_read" and event.model is not None
+        else event
+        for event in script.events
+    ]
+    kv = 4 * 102 * 2 * 2 * 2 * 64 * 2
+    expected = 10_000_000 - 500_000 - 0.75**4 * 8_000_000 + kv
+    assert value_of(only_cell(script, tmp_path), "bytes_read_per_step") == pytest.approx(expected, rel=1e-9)
+
+
+def test_flops_used_by_hand(batch: CellResult) -> None:
+    # Two rows at 80 tokens/s each, against 500 TFLOP/s measured and 989.4 in the datasheet of the H100 SXM.
+    flops = 2 * 80 * (LLAMA_FLOPS + 102 * ATTENTION_FLOPS)
+    assert value_of(batch, "flops_used_ratio") == pytest.approx(flops / 5e14, rel=1e-9)
+    assert value_of(batch, "nominal_flops_used_ratio") == pytest.approx(flops / 989.4e12, rel=1e-9)
+
+
+def test_prefill_flops_used_by_hand(batch: CellResult) -> None:
+    # 100 tokens of each of two rows in 0.5 s; token i attends to i tokens; one row's head is computed once.
+    row = 100 * (LLAMA_FLOPS - HEAD_FLOPS) + HEAD_FLOPS + ATTENTION_FLOPS * (100 * 101 // 2)
+    assert value_of(batch, "prefill_flops_used_ratio") == pytest.approx(2 * row / 0.5 / 5e14, rel=1e-9)
+    assert value_of(batch, "nominal_prefill_flops_used_ratio") == pytest.approx(2 * row / 0.5 / 989.4e12, rel=1e-9)
+
+
+def test_prefill_of_a_window_layer_attends_to_its_window(tmp_path: Path) -> None:
+    config = {**LLAMA_8B_CONFIG, "model_type": "mistral", "sliding_window": 40}
+    script = Script(ceiling=ceilings())
+    script.trial(script.cell(config=config), prefill_s=0.5)
+    shape = shape_from_config(config, "windowed")
+    flops = sum(flops_per_token(shape, context) for context in range(1, 101)) - 99 * HEAD_FLOPS
+    found = value_of(only_cell(script, tmp_path), "prefill_flops_used_ratio")
+    assert found == pytest.approx(flops / 0.5 / 5e14, rel=1e-9)
+
+
+def test_a_datasheet_without_the_type_gives_no_share(tmp_path: Path) -> None:
+    device = DeviceFacts(kind="cuda", name="Groq LPU v1")
+    script = Script(device=device, ceiling=ceilings())
+    script.trial(script.cell())
+    cell = only_cell(script, tmp_path)
+    assert reason_of(cell, "nominal_flops_used_ratio").startswith("no dense bf16 rate for")
+    script = Script(device=CPU, ceiling=ceilings())
+    script.trial(script.cell())
+    cell = only_cell(script, tmp_path / "cpu")
+    for name in ("nominal_bandwidth_used_ratio", "nominal_prefill_flops_used_ratio"):
+        assert reason_of(cell, name) == "devices.yaml has no datasheet of Scripted CPU"
+
+
+def test_the_ceiling_of_another_type_holds_no_cell(tmp_path: Path) -> None:
+    """Ceilings of float32 cells: reading has no type, products have; one in the cell's own type may stand beside."""
+    facts = ceilings(matmul_flops_per_s=1e12).model_copy(update={"dtype": "float32"})
+    rate = CeilingRate(
+        kind="matmul", dtype="bfloat16", per_s=4e14, median_per_s=3e14, passes=5, buffer_bytes=402_653_184
+    )
+    alone, beside = Script(ceiling=facts), Script(ceiling=facts.model_copy(update={"rates": (rate,)}))
+    for script in (alone, beside):
+        script.trial(script.cell())
+    cell = only_cell(alone, tmp_path / "alone")
+    assert value_of(cell, "read_bytes_per_s") == 2e12
+    assert reason_of(cell, "flops_used_ratio") == "no matrix-multiply ceiling of bfloat16 was measured in this run"
+    assert value_of(only_cell(beside, tmp_path / "beside"), "matmul_flops_per_s") == 4e14
+
+
+def test_the_best_read_rate_of_a_run_is_its_ceiling(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=1e12))
+    script.add(FactsRead(at_ns=5, ceilings=ceilings(read_bytes_per_s=3e12).model_copy(update={"dtype": "float32"})))
+    script.trial(script.cell())
+    assert value_of(only_cell(script, tmp_path), "read_bytes_per_s") == 3e12
+
+
 def routed_cell(folder: Path, static_batch: int) -> CellResult:
     """A model with routed experts at 100 tokens/s."""
     script = Script(ceiling=ceilings(read_bytes_per_s=1e9))
@@ -140,6 +243,20 @@ def test_the_roofline_has_a_compute_wall(tmp_path: Path) -> None:
     assert value_of(cell, "bandwidth_used_ratio") == pytest.approx(
         100 * bytes_read_per_step(shape, "bfloat16", 64, 102).total / 2e12, rel=1e-9
     )
+
+
+def test_what_may_lie_in_a_cache_has_no_share_of_the_memorys_rate(tmp_path: Path) -> None:
+    found = []
+    for name, cache in (("small", 1 << 30), ("large", 10 << 30)):  # a step reads 15.0 GB
+        script = Script(device=GPU.model_copy(update={"cache_bytes": cache}))
+        script.trial(script.cell())
+        found.append(only_cell(script, tmp_path / name))
+    assert value_of(found[0], "bandwidth_used_ratio") == pytest.approx(
+        100 * value_of(found[0], "bytes_read_per_step") / 2e12
+    )
+    for name in ("bandwidth_used_ratio", "nominal_bandwidth_used_ratio"):
+        assert "less than 2 times the 10737 MB of the device's last cache" in reason_of(found[1], name)
+    assert isinstance(found[1].metrics["decode_tokens_per_s"], Estimate)
 
 
 def test_without_a_compute_ceiling_memory_alone_counts(tmp_path: Path) -> None:
@@ -253,6 +370,7 @@ def test_requests_leave_undefined(requests: CellResult, name: str) -> None:
     [
         "ttft_from_send_s",
         "peak_memory_bytes",
+        "steady_memory_bytes",
         "weight_bytes",
         "kv_bytes_per_token",
         "read_bytes_per_s",
@@ -260,6 +378,12 @@ def test_requests_leave_undefined(requests: CellResult, name: str) -> None:
         "roofline_decode_tokens_per_s",
         "bandwidth_used_ratio",
         "nominal_bandwidth_used_ratio",
+        "flops_used_ratio",
+        "nominal_flops_used_ratio",
+        "prefill_flops_used_ratio",
+        "nominal_prefill_flops_used_ratio",
+        "bytes_read_per_step",
+        "bytes_read_per_step_allocated",
     ],
 )
 def test_undefined_without_its_observation(bare: CellResult, name: str) -> None:
@@ -312,27 +436,17 @@ def test_every_metric_is_tested_here() -> None:
     assert [name for name in catalog() if text.count(f'"{name}"') < 2] == []
 
 
-def test_peak_memory_of_a_process_where_no_allocator_tells(tmp_path: Path) -> None:
-    device = DeviceFacts(kind="cpu", name=CPU.name)
-    script = Script(device=device)
+@pytest.mark.parametrize("source", ["allocator_steady", "rss_steady"])
+def test_steady_memory_is_that_of_finished_trials(
+    tmp_path: Path, source: Literal["allocator_steady", "rss_steady"]
+) -> None:
+    script = Script()
     cell_id = script.cell()
-    script.trial(cell_id, peak_bytes=3_000_000_000)
-    events = [
-        event.model_copy(update={"source": "rss_peak"}) if event.event == "memory_reading" else event
-        for event in script.events
-    ]
-    script.events[:] = events
-    assert value_of(only_cell(script, tmp_path), "peak_memory_bytes") == 3e9
-
-
-def test_peak_memory_of_a_process_is_that_of_its_trials(tmp_path: Path) -> None:
-    """What the process held before the cell's own trials, while it loaded weights, is not the cell's."""
-    script = Script(device=DeviceFacts(kind="cpu", name=CPU.name))
-    cell_id = script.cell()
-    earlier = MemoryReading(trial_id=None, cell_id=cell_id, at_ns=1, source="rss_peak", value_bytes=9_000_000_000)
-    script.add(earlier)
-    for value in (3_000_000_000, 4_000_000_000):
-        trial_id = script.trial(cell_id, peak_bytes=None)
-        script.add(earlier.model_copy(update={"trial_id": trial_id, "value_bytes": value}))
-    assert value_of(only_cell(script, tmp_path), "peak_memory_bytes") == 4e9
-    assert "whole worker process" in catalog()["peak_memory_bytes"].formula
+    for value_bytes in (5_000, 6_000):
+        trial_id = script.trial(cell_id)
+        script.add(
+            MemoryReading(trial_id=trial_id, cell_id=cell_id, at_ns=1, source=source, value_bytes=value_bytes),
+        )
+    script.fail(cell_id, "oom", "out of memory")
+    script.add(MemoryReading(trial_id="t2", cell_id=cell_id, at_ns=1, source=source, value_bytes=9_000))
+    assert value_of(only_cell(script, tmp_path), "steady_memory_bytes") == 6_000

@@ -220,6 +220,40 @@ def test_faster_than_the_ceiling_invalidates(tmp_path: Path) -> None:
     assert "decode_tokens_per_s" in cell.repetitions
 
 
+def test_more_operations_in_decode_than_the_ceiling_allows_invalidate(tmp_path: Path) -> None:
+    # 15 GFLOP a token, 100 tokens/s.
+    script = Script(ceiling=ceilings(matmul_flops_per_s=1.4e12))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, step_s=0.01, prefill_s=10.0)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("invalid", (Code.ABOVE_MATMUL_CEILING,))
+
+
+@pytest.mark.parametrize(("prefill_s", "reasons"), [(0.024, ()), (0.02, (Code.ABOVE_MATMUL_CEILING,))])
+def test_more_operations_in_prefill_than_the_ceiling_allows_invalidate(
+    tmp_path: Path, prefill_s: float, reasons: tuple[Code, ...]
+) -> None:
+    # 1.4 TFLOP for 100 tokens, at 60 TFLOP/s: 23.3 ms.
+    script = Script(ceiling=ceilings(matmul_flops_per_s=6e13))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, prefill_s=prefill_s)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("invalid" if reasons else "valid", reasons)
+
+
+@pytest.mark.parametrize(("step_s", "prefill_s"), [(0.004, 0.5), (0.01, 0.001)])
+def test_faster_than_the_datasheet_invalidates(tmp_path: Path, step_s: float, prefill_s: float) -> None:
+    # The H100 SXM reads 15 GB in 4.5 ms, and computes 1.4 TFLOP in 1.4 ms.
+    script = Script(ceiling=ceilings(read_bytes_per_s=1e13, matmul_flops_per_s=1e16))
+    cell_id = script.cell()
+    for _ in range(3):
+        script.trial(cell_id, step_s=step_s, prefill_s=prefill_s)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("invalid", (Code.ABOVE_DATASHEET,))
+
+
 def test_recompiling_invalidates(tmp_path: Path) -> None:
     script = Script()
     cell_id = script.cell()

@@ -239,3 +239,47 @@ def test_ceilings_are_timed_by_the_device_and_leave_no_memory() -> None:
     assert ceilings.repetitions is not None and ceilings.repetitions >= 5
     gc.collect()
     assert torch.cuda.memory_allocated() < 64 << 20
+
+
+def test_the_kernels_of_a_captured_step_are_counted(opened: Open) -> None:
+    counts = []
+    for layers in (1, 2):
+        engine = opened("tiny-llama", "compiled", overrides={"num_hidden_layers": layers})
+        prepared = engine.prepare(work(rows=1))
+        assert prepared.kernels_counted_by == "kernel nodes of the captured graph"
+        assert prepared.kernels_per_step is not None
+        counts.append(prepared.kernels_per_step)
+    assert 3 <= counts[1] - counts[0] <= 40  # kernels of one layer
+
+
+def test_attention_is_chosen_by_timing_and_named_ones_are_kept(opened: Open) -> None:
+    free = opened("tiny-llama", "compiled", "float32")
+    free.prepare(work())
+    assert any("timed alone: sdpa_gqa" in note for note in free.facts.notes), free.facts.notes
+    assert free.facts.attention_kernel in ("sdpa_gqa", "split_gqa")
+    named = opened("tiny-llama", "compiled", "float32", attention="split_gqa")
+    named.prepare(work())
+    assert (True, "split_gqa") == (named.facts.cuda_graphs, named.facts.attention_kernel)
+    assert [note for note in named.facts.notes if "timed alone" in note] == []
+    assert run(free, 23) == run(named, 23)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [{"compile_prefill": "always"}, {"compile_prefill": "never"}, {"prefill_chunk": 5}])
+def test_every_way_to_prefill_makes_the_tokens_of_generate(opened: Open, shape: str, options: dict[str, Any]) -> None:
+    if shape == "tiny-gpt-oss" and "prefill_chunk" in options:
+        pytest.skip("a sliding window cannot be filled in chunks")
+    engine = opened(shape, "compiled", "float32", options={**UNTUNED, **options})
+    engine.prepare(work())
+    assert_captured(engine.facts)
+    found = engine.check_identity(24)
+    assert found is not None and found.first_divergence is None, found
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_the_same_prompts_twice_give_the_same_tokens(opened: Open, mode: str) -> None:
+    engine = opened("tiny-llama", mode)
+    engine.prepare(work())
+    found = engine.check_repeat(16)
+    print(mode, found)
+    assert found[0].against == "itself" and found[0].tokens_equal

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
@@ -16,8 +16,8 @@ from tokbench.errors import PlugError
 from tokbench.measure import engines, load
 from tokbench.measure.engines import CellWork, EngineRequest, Request, RequestEngine, StepEngine
 from tokbench.record.catalog import find_model
-from tokbench.record.observations import MemoryReading, RequestTrace
-from tokbench.record.spec import ClosedLoad, EngineSpec, ModelSpec
+from tokbench.record.observations import MemoryReading, RepeatabilityChecked, RequestTrace
+from tokbench.record.spec import ClosedLoad, EngineSpec, ModelSpec, StaticBatchLoad
 
 
 def tiny_llama(mode: str = "eager") -> EngineRequest:
@@ -36,7 +36,10 @@ def tiny_llama(mode: str = "eager") -> EngineRequest:
 
 STEP_ENGINES = {"fake": engine_request, "transformers": tiny_llama}
 """A builder for each plug with a step engine; it opens on a CPU, in a second, without a network."""
-REQUEST_ENGINES = {"fake": functools.partial(engine_request, "requests")}
+REQUEST_ENGINES = {
+    "fake": functools.partial(engine_request, "requests"),
+    "transformers": functools.partial(tiny_llama, "continuous"),
+}
 """The same for plugs with a request engine."""
 WORK = CellWork(tuple(tuple((row * 31 + index * 7) % 500 for index in range(12)) for row in range(2)), 6)
 KINDS = engines.names()
@@ -76,6 +79,8 @@ def test_a_description_is_complete(kind: str) -> None:
     assert kind == description.kind
     assert description.what.strip() and description.modes and description.devices
     assert len(set(description.modes)) == len(description.modes)
+    assert set(description.request_modes) < set(description.modes) or kind not in STEP_ENGINES
+    assert (kind in REQUEST_ENGINES) == bool(description.request_modes)
     assert set(description.devices) <= {"cuda", "rocm", "cpu", "mps"}
     assert not description.packages or description.extra is not None  # what is missing can be installed
 
@@ -89,10 +94,28 @@ def test_unknown_kinds_and_modes_are_refused_with_the_nearest() -> None:
     assert "did you mean `requests`?" in str(refused.value.fix)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_option_is_refused(kind: str) -> None:
+def test_a_mode_refuses_the_loads_that_it_cannot_serve() -> None:
+    closed, static = ClosedLoad(kind="closed", concurrency=1, requests=1), StaticBatchLoad()
+    for kind, mode, served, refused in [
+        ("fake", "requests", closed, static),
+        ("fake", "default", static, closed),
+        ("transformers", "continuous", closed, static),
+        ("transformers", "eager", static, closed),
+    ]:
+        spec = EngineSpec(kind=kind, mode=mode)
+        engines.check_load(spec, served)
+        with pytest.raises(PlugError, match=f"engine '{kind}' in mode '{mode}'") as failed:
+            engines.check_load(spec, refused)
+        assert f"kind: {served.kind}" in str(failed.value.fix)
+
+
+BUILDERS = [(kind, build) for builders in (STEP_ENGINES, REQUEST_ENGINES) for kind, build in builders.items()]
+
+
+@pytest.mark.parametrize(("kind", "build"), BUILDERS, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(BUILDERS)])
+def test_an_unknown_option_is_refused(kind: str, build: Callable[[], EngineRequest]) -> None:
     needs(kind)
-    asked = (STEP_ENGINES.get(kind) or REQUEST_ENGINES[kind])()
+    asked = build()
     wrong = asked.engine.model_copy(update={"options": {"no_such_option": 1}})
     with pytest.raises(PlugError, match="no_such_option"):
         engines.load_plug(kind).open_engine(dataclasses.replace(asked, engine=wrong))
@@ -205,10 +228,29 @@ def test_the_reference_agrees_and_leaves_the_cell_usable(engine: StepEngine) -> 
     assert whole == tokens(engine, [5])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_closing_twice_is_allowed_and_so_is_closing_unprepared(kind: str) -> None:
+def test_doing_the_same_twice_gives_the_same_and_leaves_the_cell_usable(engine: StepEngine) -> None:
+    whole = tokens(engine, [5])
+    found = engine.check_repeat(4)
+    assert "itself" == found[0].against  # so small a cell always fits
+    assert {"alone"} >= {repeat.against for repeat in found[1:]}
+    for repeat in found:
+        RepeatabilityChecked(cell_id="c", **repeat._asdict())
+        assert (4, True) == (repeat.steps, repeat.tokens_equal)
+        assert (repeat.states_equal is None) == (repeat.max_abs_difference is None)
+        assert not repeat.states_equal or 0.0 == repeat.max_abs_difference
+    assert whole == tokens(engine, [5])
+
+
+def test_kernels_of_a_step_are_counted_or_it_is_said_why_not(engine: StepEngine) -> None:
+    prepared = engine.prepare(WORK)
+    assert prepared.kernels_per_step is None or prepared.kernels_per_step > 0
+    assert prepared.kernels_counted_by or engine.facts.kind == "fake"  # which launches none
+
+
+@pytest.mark.parametrize(("kind", "build"), BUILDERS, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(BUILDERS)])
+def test_closing_twice_is_allowed_and_so_is_closing_unprepared(kind: str, build: Callable[[], EngineRequest]) -> None:
     needs(kind)
-    engine = engines.load_plug(kind).open_engine((STEP_ENGINES.get(kind) or REQUEST_ENGINES[kind])())
+    engine = engines.load_plug(kind).open_engine(build())
     engine.close()
     engine.close()
 

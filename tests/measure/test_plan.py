@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from tokbench.arithmetic import max_static_batch, predicted_memory_bytes
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure import plan as plan_module
 from tokbench.measure.engines import check_plug
-from tokbench.measure.models import ResolvedModel, parse_source, resolve_model
-from tokbench.measure.plan import Place, Plan, bind, usable_memory_bytes
-from tokbench.record.catalog import find_model
+from tokbench.measure.models import ResolvedModel, at_depth, parse_source, resolve_model
+from tokbench.measure.plan import Place, Plan, bind, config_json, usable_memory_bytes
+from tokbench.record.catalog import find_model, shape_from_config
 from tokbench.record.spec import EngineSpec, ModelSpec, StaticBatchLoad
 from tokbench.record.sweep import read_config
 
@@ -28,6 +29,41 @@ engine: {{kind: transformers, mode: {mode}}}
 workload: {{kind: synthetic, prompt_tokens: 16, output_tokens: 8}}
 load: {{kind: static_batch, static_batch: {batch}}}
 """
+
+
+def deep(folder: Path, layers: str) -> Plan:
+    """The tiny model at so many layers."""
+    path = folder / "asked.yaml"
+    text = CONFIG.format(batch="1", mode="eager", dtype="float32").replace("random,", f"random, layers: {layers},")
+    path.write_text(text, encoding="utf-8")
+    return bind(read_config(path), place(1 << 34), resolve)
+
+
+def test_a_depth_axis_is_planned_from_the_config_that_the_engine_gets(tmp_path: Path) -> None:
+    plan = deep(tmp_path, "[1, 2, 4]")
+    models = [group.model for group in plan.groups if group.model is not None]
+    assert ["tiny-llama, 1 layer", "tiny-llama, 2 layers", "tiny-llama, 4 layers"] == [m.name for m in models]
+    configs = [json.loads(config_json(model) or "") for model in models]
+    assert [1, 2, 4] == [config["num_hidden_layers"] for config in configs]
+    assert "decoder layers: 4 instead of 2" in str(models[2].note)
+    shapes = [shape_from_config(config, "x") for config in configs]
+    predicted = [predicted_memory_bytes(shape, "float32", 1, PROMPT + OUTPUT, PROMPT) for shape in shapes]
+    assert predicted == [cell.predicted_memory_bytes for cell in plan.cells()]
+    assert predicted[0] < predicted[1] == needed(1) < predicted[2]
+    assert 3 == len({group.group for group in plan.groups})
+
+
+def test_the_models_own_depth_is_left_alone(tmp_path: Path) -> None:
+    (group,) = bound(tmp_path, place(1 << 34)).groups
+    assert group.model is not None and "tiny-llama" == group.model.name
+    assert find_model("tiny-llama").config == group.model.config
+
+
+def test_a_model_that_does_not_say_its_depth_is_refused() -> None:
+    model = dataclasses.replace(resolve(ModelSpec(source="shape:tiny-llama", weights="random")), config={})
+    assert model == at_depth(model, None)
+    with pytest.raises(SpecError, match="names no num_hidden_layers"):
+        at_depth(model, 4)
 
 
 def needed(rows: int, dtype: str = "float32") -> int:

@@ -234,7 +234,7 @@ def card(uuid: str, **changes: Any) -> Any:
 
 
 def test_cuda_devices_in_torchs_order_with_the_drivers_uuid(tmp_path: Path) -> None:
-    located = {"pci_domain_id": 0, "pci_bus_id": 0x3B, "pci_device_id": 0}
+    located = {"pci_domain_id": 0, "pci_bus_id": 0x3B, "pci_device_id": 0, "L2_cache_size": 50 << 20}
     first, second, cpu = device_facts_from_torch(
         fake_torch([card("bbbb-1", **located), card("aaaa-2")]), host_root(tmp_path)
     )
@@ -246,11 +246,20 @@ def test_cuda_devices_in_torchs_order_with_the_drivers_uuid(tmp_path: Path) -> N
         pci_bus_id="00000000:3B:00.0",
         memory_bytes=80 * GIB,
         free_memory_bytes=40 * GIB,
+        cache_bytes=50 << 20,
         compute_capability="9.0",
         multiprocessors=132,
         runtime_version="12.6",
     )
     assert (second.uuid, second.index, second.pci_bus_id, cpu.kind) == ("GPU-aaaa-2", 1, None, "cpu")
+
+
+def test_the_last_cache_of_a_cpu_is_the_largest_that_is_listed(tmp_path: Path) -> None:
+    root = host_root(tmp_path)
+    assert device_facts_from_torch(fake_torch([]), root)[0].cache_bytes is None
+    for index, size in enumerate(("32K", "1024K", "36M")):
+        write(root, f"sys/devices/system/cpu/cpu0/cache/index{index}/size", f"{size}\n")
+    assert device_facts_from_torch(fake_torch([]), root)[0].cache_bytes == 36 << 20
 
 
 def test_a_mig_slice_is_known_by_its_name(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tokbench.measure.engines.transformers import attention, caches, clocks, graphs  # noqa: E402
+from transformers import LlamaConfig  # noqa: E402
+
+from tokbench.measure.engines.transformers import attention, attention_choice, caches, clocks, graphs  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,35 @@ def test_a_prompt_into_an_empty_cache_needs_no_mask_and_a_later_chunk_does() -> 
     chunk = attention.mask_unless_causal(**sizes)
     assert chunk is not None
     assert [3, 4, 5, 6] == chunk[0, 0].sum(-1).tolist()
+
+
+@pytest.mark.parametrize(("times", "expected"), [((2e-4, 3e-4), "sdpa_gqa"), ((3e-4, 2e-4), "split_gqa")])
+def test_the_fastest_attention_over_the_cells_own_cache_is_taken(
+    times: tuple[float, float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
+    seen: list[tuple[int, ...]] = []
+    for name, kernel in attention_choice.CANDIDATES.items():
+
+        def watched(_: object, query: torch.Tensor, key: torch.Tensor, *rest: torch.Tensor, k: object = kernel) -> None:
+            assert callable(k)
+            k(None, query, key, *rest, scaling=None)
+            seen.append((*query.shape, key.shape[1], int(rest[1].sum())))
+
+        monkeypatch.setitem(attention_choice.CANDIDATES, name, watched)
+    cache = caches.StaticCache(config=LlamaConfig(num_hidden_layers=3), max_cache_len=32)
+    for layer in cache.layers:
+        layer.update(torch.zeros(2, 2, 4, 8), torch.zeros(2, 2, 4, 8))
+    given = iter(times)
+
+    def timer(run: Callable[[], None]) -> float:
+        run()
+        return next(given)
+
+    name, note = attention_choice.fastest_attention(cache, 3, 4, timer)
+    assert expected == name
+    assert "sdpa_gqa 200 us" in note or "sdpa_gqa 300 us" in note
+    assert [(2, 6, 1, 8, 2, 8)] * 2 * len(cache.layers) == seen
 
 
 class ScriptedEvent:

@@ -8,7 +8,8 @@ import pytest
 
 from scripted_facts import HOST
 from tokbench.measure import worker
-from tokbench.measure.engines import Step, fake
+from tokbench.measure.engines import MemoryNow, Step, fake
+from tokbench.measure.failures import failed_by
 from tokbench.measure.messages import (
     REPLY_ADAPTER,
     CloseGroup,
@@ -30,9 +31,9 @@ from tokbench.record.observations import (
     FactsRead,
     MemoryReading,
     OutputTokens,
+    RepeatabilityChecked,
     RequestTrace,
     StepTrace,
-    WindowClosed,
     WindowOpened,
 )
 from tokbench.record.spec import (
@@ -114,13 +115,13 @@ def test_the_life_of_a_cell() -> None:
     )
     events, last = tell(session, WARM_UP)
     assert Done(is_steady=True) == last
-    assert ["window_opened", "step_trace", "step_trace", "step_trace", "window_closed"] == kinds(events)
-    assert all(isinstance(event, WindowOpened | StepTrace | WindowClosed) for event in events)
+    window = ["window_opened", "step_trace", "step_trace", "step_trace", "window_closed"]
+    assert [*window, "memory_reading"] == kinds(events)
     assert {"t/warmup"} == {event.window_id for event in events if isinstance(event, StepTrace)}
     events, last = tell(session, TRIAL)
     assert Done() == last
     window = ["window_opened", "step_trace", "window_closed"]
-    assert [*window, *window, "output_tokens", "memory_reading"] == kinds(events)
+    assert [*window, *window, "output_tokens", "memory_reading", "memory_reading"] == kinds(events)
     assert isinstance(tell(session, CloseGroup())[1], Done)
     session.close()
 
@@ -149,6 +150,57 @@ def test_memory_readings_name_their_trial() -> None:
     events, _ = tell(WorkerSession("w"), opening(cell()), preparing(cell()), TRIAL)
     reading = next(event for event in events if isinstance(event, MemoryReading))
     assert ("t", "c", "script", 1_030_000) == (reading.trial_id, reading.cell_id, reading.source, reading.value_bytes)
+
+
+def test_what_is_in_use_is_read_when_a_cell_is_warm() -> None:
+    events, _ = tell(WorkerSession("w"), opening(cell()), preparing(cell()), WARM_UP)
+    found = [event for event in events if isinstance(event, MemoryReading)]
+    assert [("t", "c", "script_steady", 1_030_000)] == [(e.trial_id, e.cell_id, e.source, e.value_bytes) for e in found]
+
+
+@pytest.mark.parametrize("command", [WARM_UP, TRIAL])
+def test_memory_that_ran_out_tells_how_far_it_had_been_filled(command: Command) -> None:
+    spec = cell(fail="oom", fail_at_rows=2)
+    check_peak(*tell(WorkerSession("w"), opening(spec), preparing(spec), command), "t")
+
+
+def test_memory_that_ran_out_while_preparing_has_a_peak_of_the_cell() -> None:
+    spec = cell(fail="oom", fail_at_rows=2, fail_in="prepare")
+    check_peak(*tell(WorkerSession("w"), opening(spec), preparing(spec)), None)
+
+
+def check_peak(events: Sequence[Event], last: Reply, trial_id: str | None) -> None:
+    """One reading, a peak, before the failure."""
+    assert isinstance(last, Failed) and "oom" == last.cause
+    (peak,) = [event for event in events if isinstance(event, MemoryReading)]
+    assert (trial_id, "c", "script", 1_030_000) == (peak.trial_id, peak.cell_id, peak.source, peak.value_bytes)
+
+
+def test_another_failure_tells_of_no_memory() -> None:
+    spec = cell(fail="engine", fail_at_rows=2)
+    events, _ = tell(WorkerSession("w"), opening(spec), preparing(spec), TRIAL)
+    assert [] == events
+
+
+def test_a_device_that_is_lost_with_its_memory_is_still_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(self: fake.FakeStepEngine) -> list[MemoryNow]:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(fake.FakeStepEngine, "memory", lost)
+    spec = cell(fail="oom", fail_at_rows=2)
+    events, last = tell(WorkerSession("w"), opening(spec), preparing(spec), TRIAL)
+    assert ([], "oom") == (events, last.cause if isinstance(last, Failed) else None)
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_repeatability_is_checked_where_it_was_asked_for(repeats: bool) -> None:
+    spec = cell(repeats=repeats)
+    assert ["cell_prepared"] == kinds(tell(WorkerSession("w"), opening(spec), preparing(spec))[0])
+    asked = preparing(spec).model_copy(update={"check_repeat": True})
+    (_, *found), last = tell(WorkerSession("w"), opening(spec), asked)
+    assert isinstance(last, Done)
+    rest = {"cell_id": "c", "steps": 4, "tokens_equal": repeats, "states_equal": None, "max_abs_difference": None}
+    assert [RepeatabilityChecked(against=against, **rest) for against in ("itself", "alone")] == found  # type: ignore[arg-type]
 
 
 def test_requests_are_warmed_up_and_answered() -> None:
@@ -232,7 +284,7 @@ def wrapped(cause: Exception) -> Exception:
     ],
 )
 def test_memory_that_ran_out_is_told_from_other_errors(error: Exception, cause: str) -> None:
-    assert cause == worker._failure(error).cause
+    assert cause == failed_by(error).cause
 
 
 def test_a_failure_in_mid_decode_gives_no_window(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_the_config_that_the_others_are_made_from_is_right(tmp_path: Path) -> No
         (None, ["labels: {a: 5}"], "/c.yaml:12: labels.a: should be text, not 5"),
         (None, ["labels: [a]"], "labels: should be a mapping of keys, not a list"),
         ("name", ["name: a/b"], "/c.yaml:11: name: should begin with a letter or digit"),
-        (None, ["device: [cuda:0, cuda:1]"], "several devices for one model (tensor parallel) are not supported"),
+        (None, ["device: [cuda:0, cpu]"], "c.yaml:12: device: a model cannot be split over devices of different kinds"),
         (None, ["zip: 5"], "/c.yaml:12: zip: should be a list of lists of axes"),
         (None, ["zip: [[load.static_batch]]"], "zip: names 'load.static_batch', which is no axis with a known end"),
         (None, ["exclude: 5"], "/c.yaml:12: exclude: should be a list of mappings"),
@@ -204,3 +204,21 @@ def test_durations_are_seconds(tmp_path: Path) -> None:
 
 def test_a_maximum_alone_may_lie_below_the_usual_minimum(tmp_path: Path) -> None:
     assert 2 == read(tmp_path, "stop: {max_repetitions: 2}").run.stop.max_repetitions
+
+
+@pytest.mark.parametrize("weights", ["", "    weights: pretrained\n"])
+def test_another_number_of_layers_is_for_random_weights_alone(tmp_path: Path, weights: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"name: a\nengine: {{kind: fake}}\nmodel:\n  - source: shape:a\n{weights}    layers: 4\n", encoding="utf-8"
+    )
+    with pytest.raises(SpecError, match="another one is for random weights alone") as caught:
+        read_config(path)
+    assert (5 + bool(weights), "model.layers") == (caught.value.line, caught.value.key)
+    assert "add `weights: random` to the model, or leave `layers` out" == caught.value.fix
+    assert read_config(path, ("model.weights=random",))
+
+
+@pytest.mark.parametrize("layers", ["0", "2.5", "all"])
+def test_layers_are_a_whole_number_above_nothing(tmp_path: Path, layers: str) -> None:
+    assert "--set model.layers: should be " in fault(tmp_path, overrides=(f"model.layers={layers}",))

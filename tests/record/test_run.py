@@ -19,6 +19,7 @@ from tokbench.record.observations import (
     MemoryReading,
     OutputTokens,
     PowerReading,
+    RepeatabilityChecked,
     RunStarted,
     TrialFinished,
     WindowClosed,
@@ -86,7 +87,7 @@ def test_a_record_torn_anywhere_can_be_read(tmp_path: Path) -> None:
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     counts = []
-    for end in range(first, len(whole), 97):
+    for end in range(first, len(whole), 31):
         path.write_bytes(whole[:end])
         run = read_run(tmp_path)
         counts.append(sum(len(cell.good_trials()) for cell in run.cells.values()))
@@ -177,6 +178,22 @@ def test_readings_stand_in_their_lists(tmp_path: Path) -> None:
     assert [3] == [item.first_divergence for item in record.identity]
     assert run.ended is not None
     assert "budget" == run.ended.reason
+
+
+def test_repeats_stand_in_their_cell(tmp_path: Path) -> None:
+    script = Script()
+    cell, other = script.cell(), script.cell(static_batch=4)
+    found = [
+        RepeatabilityChecked(
+            cell_id=cell, against="itself", steps=8, tokens_equal=True, states_equal=True, max_abs_difference=0.0
+        ),
+        RepeatabilityChecked(
+            cell_id=cell, against="alone", steps=8, tokens_equal=True, states_equal=False, max_abs_difference=0.25
+        ),
+    ]
+    script.add(*found)
+    cells = script.run(tmp_path).cells
+    assert (found, []) == (cells[cell].repeats, cells[other].repeats)
 
 
 def test_a_resumed_run_announces_its_cells_once(tmp_path: Path) -> None:

@@ -152,6 +152,21 @@ def test_the_identity_of_a_cell_does_not_move_between_versions(tmp_path: Path) -
     assert (GOLDEN_CELL_ID, GOLDEN_PAIR_KEY) == (cell.cell_id, cell.pair_key)
 
 
+def test_a_key_that_came_later_is_kept_where_it_is_used(tmp_path: Path) -> None:
+    (plain,) = cells(tmp_path)
+    (used,) = cells(tmp_path, "model.layers=3", "engine.check_repeat=true")
+    assert "layers" not in plain.resolved_json() and "check_repeat" not in plain.resolved_json()
+    assert plain.cell_id != used.cell_id and plain.group != used.group
+    read = CellSpec.model_validate_json(used.resolved_json())
+    assert (3, True) == (read.model.layers, read.engine.check_repeat)
+
+
+def test_a_list_of_layers_is_an_axis(tmp_path: Path) -> None:
+    found = cells(tmp_path, "model.layers=2-8*2")
+    assert [2, 4, 8] == [cell.spec.model.layers for cell in found]
+    assert 3 == len({cell.pair_key for cell in found}) == len({cell.group for cell in found})
+
+
 GOLDEN_CELL_ID = "b1ae9cf02171"
 GOLDEN_PAIR_KEY = "1e3d78b9e3f8"
 

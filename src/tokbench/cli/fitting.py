@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from tokbench.arithmetic import BITS_PER_WEIGHT
+from tokbench.arithmetic import BITS_PER_WEIGHT, QUANTISATIONS
 from tokbench.derive.fit import PASS_TOKENS, Assessment, Demand, Fit, assess, name_device, supply_of
 from tokbench.record.catalog import DeviceRow, ModelRow, find_model
 from tokbench.units import BYTES, TOKENS_PER_S, format_number, format_value
@@ -54,7 +54,7 @@ def _lines(found: Assessment) -> list[str]:
     table = ["  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows]
     device = supply.row.name if supply.count == 1 else f"{supply.count} x {supply.row.name}"
     room = [] if all(fit.is_fitting for fit in found.fits) else [_say_room(found), ""]
-    notes = [f"{'; '.join(ASSUMED)}.", *_say_scales(found.fits)]
+    notes = [f"{'; '.join(ASSUMED)}.", *_say_quantised(found.fits)]
     return [f"{found.shape.name} on {device}", f"  {', '.join(parts)}", "", *table, "", *room, *notes]
 
 
@@ -83,15 +83,17 @@ def _say_room(found: Assessment) -> str:
     alone = f"{format_number(found.max_bits_per_weight_alone)} bits if the weights had all of the memory"
     if found.max_bits_per_weight is None:
         return f"Room on {here}: none, KV cache and activations alone need more ({alone})."
-    narrowest = min(BITS_PER_WEIGHT, key=lambda dtype: BITS_PER_WEIGHT[dtype])
+    known = [dtype for dtype in BITS_PER_WEIGHT if dtype != "mxfp4" or found.shape.experts is not None]
+    narrowest = min(known, key=lambda dtype: BITS_PER_WEIGHT[dtype])
     bits = f"weights of at most {format_number(found.max_bits_per_weight)} bits each"
-    least = f"the narrowest dtype that tokbench knows, {narrowest}, takes {BITS_PER_WEIGHT[narrowest]:.3g}"
+    least = f"the narrowest dtype that tokbench knows for it, {narrowest}, takes {BITS_PER_WEIGHT[narrowest]:.3g}"
     return f"Room on {here}: {bits} ({alone}); {least}."
 
 
-def _say_scales(fits: Sequence[Fit]) -> list[str]:
-    names = [fit.dtype for fit in fits if fit.dtype in ("int8", "float8", "int4")]
-    return [f"Scales of quantised weights are not counted in {', '.join(names)}."] if names else []
+def _say_quantised(fits: Sequence[Fit]) -> list[str]:
+    names = [fit.dtype for fit in fits if fit.dtype in QUANTISATIONS]
+    meant = "linear layers and routed experts, with their scales; embeddings, norms and routers stay in bfloat16"
+    return [f"{', '.join(names)}: {meant}."] if names else []
 
 
 def _say_billions(parameters: int) -> str:

@@ -29,7 +29,7 @@ from tokbench.measure.meters import names as meter_names
 from tokbench.measure.models import cache_folder
 from tokbench.measure.nvml import NvmlReader
 from tokbench.measure.plan import GroupPlan, Place, Plan, bind, safe_environment
-from tokbench.measure.probe import find_device, probe
+from tokbench.measure.probe import find_device, find_devices, probe
 from tokbench.measure.runner import Runner
 from tokbench.measure.sampler import Sampler
 from tokbench.measure.worker_process import ProcessWorker
@@ -123,10 +123,16 @@ def place_for(config: Config, allow_busy: bool, say_console: Console) -> Place:
     asked = tree.get("device", "auto")
     say_console.print("looking for devices …", highlight=False)
     found = probe()
-    choice = find_device(str(asked), allow_busy, found)
     from tokbench.measure.choice import torch_device
 
-    return Place(found.host, choice.device, choice.why, torch_device(choice.device), free_memory_bytes(Path("/")))
+    free_bytes = free_memory_bytes(Path("/"))
+    if isinstance(asked, list) and len(asked) > 1:
+        choice, *others = find_devices([str(name) for name in asked], allow_busy, found)
+        why = "; ".join(each.why for each in (choice, *others))
+        further = tuple(each.device for each in others)
+        return Place(found.host, choice.device, why, torch_device(choice.device), free_bytes, further)
+    choice = find_device(str(asked[0] if isinstance(asked, list) else asked), allow_busy, found)
+    return Place(found.host, choice.device, choice.why, torch_device(choice.device), free_bytes)
 
 
 def run(request: RunRequest, console: Console) -> ExitCode:
@@ -287,11 +293,11 @@ def open_meters(plan: Plan) -> Meters:
     wanted = [name for name in meter_names() if name != "fake"] if energy == "auto" else list(energy.meters)
     opened: dict[str, Meter] = {}
     absent: list[MeterAbsent] = []
-    for name in wanted:
-        meter = load_meter(name).open_meter(plan.device)
+    for name, device in [(kind, card) for kind in wanted for card in _metered(kind, plan)]:
+        meter = load_meter(name).open_meter(device)
         state = meter.availability()
         if isinstance(state, Available):
-            opened[name] = meter
+            opened[name if device is plan.device else f"{name} of {device.kind}:{device.index}"] = meter
         elif energy != "auto":
             raise PlugError(f"energy.meters: {name} cannot be read: {state.reason}", fix=state.remedy)
         else:
@@ -299,6 +305,12 @@ def open_meters(plan: Plan) -> Meters:
     if not wanted:
         absent.append(MeterAbsent(meter="all", reason="this version of tokbench has no meter for real hardware yet"))
     return Meters(opened, absent)
+
+
+def _metered(name: str, plan: Plan) -> list[DeviceFacts]:
+    """The devices that a meter is opened for: each card of a split model by itself, anything else once."""
+    is_of_card = load_meter(name).DESCRIPTION.scope == "board" and plan.device.kind in ("cuda", "rocm")
+    return [plan.device, *plan.further] if is_of_card else [plan.device]
 
 
 @contextlib.contextmanager

@@ -8,13 +8,18 @@ from typing import Literal
 
 from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
 from tokbench.derive.validity import Validity, judge_cell
+from tokbench.record.depth import name_with_layers
 from tokbench.record.facts import Conditions
 from tokbench.record.run import CellRecord, Run
+from tokbench.record.spec import ModelSpec
 from tokbench.stats import Estimate, estimate, exact
 from tokbench.units import Unit
 
 Status = Literal["ok", "failed", "oom", "timeout", "skipped", "planned"]
-PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "mxfp4": "mxfp4"}
+PRECISIONS = {
+    **{"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"},
+    **{"int8": "int8", "int4": "int4", "fp8": "fp8", "mxfp4": "mxfp4"},
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +118,12 @@ def status_of(cell: CellRecord) -> tuple[Status, str | None]:
     return "planned", "not reached before the run ended"
 
 
+def _name_from_spec(model: ModelSpec) -> str:
+    """What a cell that never loaded would have been called."""
+    name = model.source.split(":", 1)[-1]
+    return name if model.layers is None else name_with_layers(name, model.layers)
+
+
 def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     """The conditions that the cell's numbers were had under."""
     spec = cell.spec
@@ -120,7 +131,7 @@ def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     static_batch = load.static_batch if load.kind == "static_batch" else None
     prompt = spec.workload.prompt_tokens
     return Conditions(
-        model=cell.model.name if cell.model else spec.model.source.split(":", 1)[-1],
+        model=cell.model.name if cell.model else _name_from_spec(spec.model),
         weights=cell.model.weights if cell.model else spec.model.weights,
         precision=PRECISIONS[spec.model.dtype],
         prompt_tokens=prompt,
@@ -134,8 +145,8 @@ def conditions_of(run: Run, cell: CellRecord) -> Conditions:
         attention_kernel=cell.engine.attention_kernel if cell.engine else None,
         experts_kernel=cell.engine.experts_kernel if cell.engine else None,
         hardware=spec.hardware or (run.device.name if run.device else None),
-        device_count=1,
-        devices_per_stream=1,
+        device_count=spec.device_count,
+        devices_per_stream=spec.device_count,
         measured_by="tokbench",
         as_of=run.header.utc[:10],
     )

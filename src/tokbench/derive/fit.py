@@ -25,8 +25,11 @@ from tokbench.errors import SpecError
 from tokbench.record.catalog import DeviceRow, find_device, load_devices
 
 DENSE_DTYPES = ("bfloat16", "int8", "int4")
-SPELLINGS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8"}
-"""Short names that are understood beside those of `arithmetic.BITS_PER_WEIGHT`."""
+SPELLINGS = {
+    **{"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float8": "fp8"},
+    **{"int4_g32": "int4"},
+}
+"""Other names that are understood beside those of `arithmetic.BITS_PER_WEIGHT`."""
 PASS_TOKENS = 2048
 """Tokens of all users together in one forward pass, longer prompts being taken in chunks; our choice."""
 
@@ -138,7 +141,7 @@ def default_dtypes(shape: ModelShape) -> list[str]:
 def parse_dtype(text: str) -> str:
     """The name of a dtype from one of its spellings. Raises: SpecError with the nearest."""
     word = text.strip().lower()
-    known = [*BITS_PER_WEIGHT, *SPELLINGS]
+    known = list(dict.fromkeys([*BITS_PER_WEIGHT, *SPELLINGS]))
     if word in known:
         return SPELLINGS.get(word, word)
     near = difflib.get_close_matches(word, known, n=1)

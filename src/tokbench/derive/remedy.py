@@ -31,6 +31,10 @@ REMEDIES: Final[Mapping[Code, str]] = {
     "measure again on a quiet device.",
     Code.ABOVE_UNIFORM_ROUTING: "Take the speed as it is, and no share of the ceiling: tokens that are routed alike "
     "read fewer experts than were counted; if it stays above on other prompts, measure the ceiling again.",
+    Code.ABOVE_MATMUL_CEILING: "Do not use the number: it computed less than was counted, or the ceiling was measured "
+    "too low; measure again on a quiet device.",
+    Code.ABOVE_DATASHEET: "Do not use the number before you know why: check that the row of devices.yaml is this "
+    "device, and that its clocks are not above those that the maker states.",
     Code.RECOMPILED: "Do not use the number: run again, and if it stays so, take mode eager and report it as a bug.",
     Code.NOT_INTERLEAVED: "Choose a smaller model or fewer modes so that all groups fit side by side, or take "
     "differences between the groups with care.",

@@ -48,6 +48,8 @@ class Code(enum.Enum):
     TOKEN_COUNTS = "token counts disagree with the request"
     ABOVE_ROOFLINE = "faster than the measured ceiling allows"
     ABOVE_UNIFORM_ROUTING = "faster than the measured ceiling allows if tokens were routed evenly to the experts"
+    ABOVE_MATMUL_CEILING = "more operations per second, in decode or prefill, than the measured ceiling allows"
+    ABOVE_DATASHEET = "faster than the device's datasheet allows"
     RECOMPILED = "a graph was compiled while measuring"
     NOT_INTERLEAVED = "its group was measured apart in time from the others"
     CLOCK_ERROR = "the clocks of host and device were tied too loosely for so short a window"
@@ -57,7 +59,12 @@ SLOWDOWNS = frozenset({"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdow
 """Clock-event reasons that mean trouble; idle and application clocks are ordinary."""
 NOTES = frozenset({Code.FOREIGN_UNKNOWN, Code.CONTENDED_HOST, Code.POWER_CAPPED, Code.NOT_INTERLEAVED})
 """Codes that are told but do not make a cell suspect."""
-INVALIDATING = frozenset({Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.RECOMPILED})
+INVALIDATING = frozenset(
+    {Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.ABOVE_MATMUL_CEILING, Code.ABOVE_DATASHEET, Code.RECOMPILED}
+)
+MATMUL_RATIOS = ("flops_used_ratio", "prefill_flops_used_ratio")
+DATASHEET_RATIOS = ("nominal_flops_used_ratio", "nominal_prefill_flops_used_ratio")
+"""`nominal_bandwidth_used_ratio` belongs to them, but where tokens are routed: what is read then is an expectation."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,17 +190,27 @@ def _token_counts(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -
     return False
 
 
-def _is_above_ceiling(metrics: Mapping[str, Estimate]) -> bool:
-    used = metrics.get("bandwidth_used_ratio")
+def _is_above_one(metrics: Mapping[str, Estimate], name: str) -> bool:
+    """Whether a used ratio exceeds 1 with its whole interval."""
+    used = metrics.get(name)
     return used is not None and (used.low if used.low is not None else used.value) > 1.0
 
 
 def _above_roofline(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
-    return _is_above_ceiling(metrics) and not is_routed(CellContext(cell, run))
+    return _is_above_one(metrics, "bandwidth_used_ratio") and not is_routed(CellContext(cell, run))
 
 
 def _above_uniform_routing(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
-    return _is_above_ceiling(metrics) and is_routed(CellContext(cell, run))
+    return _is_above_one(metrics, "bandwidth_used_ratio") and is_routed(CellContext(cell, run))
+
+
+def _above_matmul_ceiling(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return any(_is_above_one(metrics, name) for name in MATMUL_RATIOS)
+
+
+def _above_datasheet(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    bandwidth = () if is_routed(CellContext(cell, run)) else ("nominal_bandwidth_used_ratio",)
+    return any(_is_above_one(metrics, name) for name in (*DATASHEET_RATIOS, *bandwidth))
 
 
 def _recompiled(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
@@ -240,6 +257,8 @@ _TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = 
     Code.TOKEN_COUNTS: _token_counts,
     Code.ABOVE_ROOFLINE: _above_roofline,
     Code.ABOVE_UNIFORM_ROUTING: _above_uniform_routing,
+    Code.ABOVE_MATMUL_CEILING: _above_matmul_ceiling,
+    Code.ABOVE_DATASHEET: _above_datasheet,
     Code.RECOMPILED: _recompiled,
     Code.NOT_INTERLEAVED: _not_interleaved,
     Code.CLOCK_ERROR: _clock_error,

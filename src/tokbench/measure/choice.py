@@ -63,6 +63,21 @@ def choose_device(
     return _freest(request, gpus, allow_busy)
 
 
+def choose_devices(
+    requests: Sequence[str],
+    devices: Sequence[DeviceFacts],
+    allow_busy: bool,
+    build: TorchBuild | None = None,
+    driver: DriverFacts | None = None,
+) -> tuple[DeviceChoice, ...]:
+    """Choose every device of a model that is split, in the order of its ranks.
+
+    Raises:
+        PlugError: as `choose_device`; there are fewer devices than were named.
+    """
+    return tuple(choose_device(request, devices, allow_busy, build, driver) for request in requests)
+
+
 def torch_device(device: DeviceFacts) -> str:
     """The name torch knows the device by; HIP builds of torch say `cuda` too."""
     return f"cuda:{device.index}" if device.kind in ("cuda", "rocm") else device.kind

@@ -13,7 +13,7 @@ from tokbench.measure.worker_process import Worker
 from tokbench.record.observations import CellPrepared, Event, FactsRead
 from tokbench.record.store import RunWriter
 
-CEILING_BUDGET_S = 4.0
+CEILING_BUDGET_S = 6.0
 
 OpenWorker = Callable[[GroupPlan], Worker]
 
@@ -147,6 +147,7 @@ class Crew:
             group=group.group,
             spec=group.spec,
             device=self._plan.torch_device,
+            devices=self._plan.torch_devices(),
             model_name=model.name if model is not None else group.spec.model.source,
             config_json=config_json(model),
             weights_folder=str(model.folder) if model is not None and model.folder is not None else None,

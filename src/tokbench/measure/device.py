@@ -91,6 +91,7 @@ def _gpu_facts(torch_module: Any, index: int) -> DeviceFacts:
         pci_bus_id=_pci_bus_id(properties),
         memory_bytes=properties.total_memory,
         free_memory_bytes=free_bytes,
+        cache_bytes=_known(lambda: int(properties.L2_cache_size)),
         is_mig=True if not hip and " MIG " in properties.name else None,
         compute_capability=architecture,
         multiprocessors=properties.multi_processor_count,
@@ -119,6 +120,7 @@ def _cpu_facts(root: Path) -> DeviceFacts:
         name=host.cpu_name(root),
         memory_bytes=total if limit is None else min(total, limit),
         free_memory_bytes=host.free_memory_bytes(root),
+        cache_bytes=host.last_cache_bytes(root),
     )
 
 

@@ -5,6 +5,7 @@ It only reads, always below `root`; what cannot be seen is None. It never names 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -95,6 +96,19 @@ def free_memory_bytes(root: Path) -> int:
     free = int(psutil.virtual_memory().available) if listed is None else listed
     limit, used = cgroup.memory_limit_bytes(root), cgroup.memory_used_bytes(root)
     return free if limit is None or used is None else min(free, limit - used)
+
+
+def last_cache_bytes(root: Path) -> int | None:
+    """The largest cache that the first core sees; None where the system does not list caches.
+
+    Source: docs.kernel.org, ABI/testing/sysfs-devices-system-cpu, cache/index3/size.
+    """
+    found = []
+    for path in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            text = path.read_text().strip()
+            found.append(int(text.removesuffix("K").removesuffix("M")) << (20 if text.endswith("M") else 10))
+    return max(found, default=None)
 
 
 def container_kind(root: Path, environ: Mapping[str, str]) -> str | None:

@@ -18,6 +18,8 @@ class OpenGroup(Frozen):
     group: str
     spec: CellSpec
     device: str
+    devices: tuple[str, ...] = ()
+    """All devices of a model that is split, `device` first; empty where it lies on one."""
     model_name: str
     config_json: str | None
     weights_folder: str | None
@@ -36,6 +38,7 @@ class PrepareCell(Frozen):
     spec: CellSpec
     seed: int
     check_identity: bool
+    check_repeat: bool = False
 
 
 class WarmUp(Frozen):

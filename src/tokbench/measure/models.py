@@ -32,6 +32,7 @@ from tokbench.measure.hub import (
 from tokbench.measure.package_weights import PackageStore, PackageWeights
 from tokbench.measure.packages import PackageFile, find_package
 from tokbench.record.catalog import ModelRow, find_model, load_models
+from tokbench.record.depth import layers_of, name_with_layers, with_layers
 
 SourceKind = Literal["hf", "path", "pypi", "shape"]
 ModelConfig = dict[str, JsonValue]
@@ -190,6 +191,18 @@ def resolve_model(  # noqa: PLR0913 -- three say what, four say where
     return dataclasses.replace(
         model, weights="random", folder=None, gguf=None, sha256=None, note=note, has_tokenizer=False
     )
+
+
+def at_depth(model: ResolvedModel, layers: int | None) -> ResolvedModel:
+    """The same shape with so many decoder layers, under a name that says so; None leaves the model as it is.
+
+    Raises: SpecError when its config does not say how many it has.
+    """
+    if layers is None:
+        return model
+    note = f"{model.note or 'weights'}; decoder layers: {layers} instead of {layers_of(model.config)}"
+    config = with_layers(model.config, layers, model.name)
+    return dataclasses.replace(model, name=name_with_layers(model.name, layers), config=config, note=note)
 
 
 def _from_shape(source: Source, weights: str) -> ResolvedModel:

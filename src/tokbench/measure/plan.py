@@ -12,18 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from tokbench.arithmetic import (
     Ceilings,
     ModelShape,
+    Precision,
     bytes_read_per_step,
-    max_static_batch,
-    predicted_memory_bytes,
+    precision_on,
     roofline_decode_tokens_per_s,
     weight_bytes,
 )
 from tokbench.errors import PlugError, SpecError
-from tokbench.measure.engines import check_plug
+from tokbench.measure.choice import torch_device
+from tokbench.measure.engines import check_load, check_plug
 from tokbench.measure.experiments import load_plug as load_experiment
-from tokbench.measure.models import ResolvedModel
+from tokbench.measure.models import ResolvedModel, at_depth
+from tokbench.measure.parallel import check_engine, check_even, largest_static_batch, memory_per_device_bytes
+from tokbench.measure.quantising import check_quantising
 from tokbench.record.catalog import find_device, shape_from_config
 from tokbench.record.facts import DeviceFacts, HostFacts
+from tokbench.record.observations import FactsRead
 from tokbench.record.spec import CellSpec, ModelSpec
 from tokbench.record.sweep import Cell, Config, expand, make_cell
 from tokbench.units import BYTES, format_value
@@ -50,7 +54,7 @@ class PlannedCell:
     """From the datasheet; None where the device has no row."""
     expected_trial_s: float | None
     step_bytes: float | None
-    """Bytes that one decode step has to read."""
+    """Bytes that one decode step has to read from each memory."""
     refusal: str | None
     """Why it cannot run here; None where it can."""
 
@@ -87,6 +91,17 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     is_interleaved: bool
     """Whether all groups fit in memory side by side, so that their trials can alternate."""
+    further: tuple[DeviceFacts, ...] = ()
+    """The other devices of a model that is split, in the order of their ranks."""
+
+    def torch_devices(self) -> tuple[str, ...]:
+        """All devices of a model that is split, as torch names them; empty where it lies on one."""
+        return (self.torch_device, *map(torch_device, self.further)) if self.further else ()
+
+    def facts(self, at_ns: int) -> list[FactsRead]:
+        """What was read of the host and of every device; rank 0's comes last: it is the one that the run names."""
+        others = [FactsRead(at_ns=at_ns, device=device) for device in self.further]
+        return [*others, FactsRead(at_ns=at_ns, host=self.host, device=self.device, device_choice=self.device_choice)]
 
     def cells(self) -> list[PlannedCell]:
         """All cells, group by group."""
@@ -107,18 +122,26 @@ class Place:
     choice: str
     torch_device: str
     free_host_bytes: int
+    further: tuple[DeviceFacts, ...] = ()
+    """The other devices of a model that is split, in the order of their ranks."""
 
 
 def usable_memory_bytes(place: Place) -> int | None:
-    """Bytes that a run may plan with on the device; None where the device does not tell."""
-    device = place.device
-    if device.kind in ("cuda", "rocm"):
-        free = device.free_memory_bytes if device.free_memory_bytes is not None else device.memory_bytes
-        return None if free is None else max(int(free * GPU_SHARE), free - GPU_RESERVE_BYTES)
+    """Bytes that a run may plan with on each of its devices; None where one of them does not tell."""
+    devices = (place.device, *place.further)
+    if place.device.kind in ("cuda", "rocm"):
+        shares = [_usable_gpu_bytes(device) for device in devices]
+        known = [share for share in shares if share is not None]
+        return min(known) if len(known) == len(shares) else None
     free_host = place.free_host_bytes
     if place.host.memory_limit_bytes is not None:
         free_host = min(free_host, place.host.memory_limit_bytes)
-    return int(free_host * CPU_SHARE)
+    return int(free_host * CPU_SHARE) // len(devices)
+
+
+def _usable_gpu_bytes(device: DeviceFacts) -> int | None:
+    free = device.free_memory_bytes if device.free_memory_bytes is not None else device.memory_bytes
+    return None if free is None else max(int(free * GPU_SHARE), free - GPU_RESERVE_BYTES)
 
 
 def bind(config: Config, place: Place, resolve: Resolve, earlier: Sequence[CellSpec] = ()) -> Plan:
@@ -150,6 +173,7 @@ def bind(config: Config, place: Place, resolve: Resolve, earlier: Sequence[CellS
         usable_memory_bytes=usable,
         groups=groups,
         is_interleaved=is_interleaved,
+        further=place.further,
     )
 
 
@@ -164,7 +188,11 @@ class _Binder:
         self._models: dict[str, ResolvedModel] = {}
         self._shapes: dict[str, ModelShape | None] = {}
         row = find_device(place.device.name)
-        self._bandwidth = row.memory_bandwidth_gbps * 1e9 if row and row.memory_bandwidth_gbps else None
+        self._devices = 1 + len(place.further)
+        self._memories = 1 if place.device.kind == "cpu" else self._devices
+        self._bandwidth = (
+            self._memories * row.memory_bandwidth_gbps * 1e9 if row and row.memory_bandwidth_gbps else None
+        )
 
     def _model(self, spec: CellSpec) -> ResolvedModel | None:
         if spec.engine.kind == "fake":
@@ -172,7 +200,7 @@ class _Binder:
         key = spec.model.model_dump_json()
         if key not in self._models:
             check_plug(spec.engine)
-            self._models[key] = self._resolve(spec.model)
+            self._models[key] = at_depth(self._resolve(spec.model), spec.model.layers)
         return self._models[key]
 
     def _shape(self, spec: CellSpec) -> ModelShape | None:
@@ -186,6 +214,10 @@ class _Binder:
                 self._shapes[model.name] = None
         return self._shapes[model.name]
 
+    def _precision(self, spec: CellSpec) -> Precision:
+        """In which types the cell's weights are stored and computed with here."""
+        return precision_on(spec.model.dtype, self._place.device.kind)
+
     def largest_batch(self, spec: CellSpec) -> int:
         """The largest static batch that the usable memory holds for a cell, or that the run had before."""
         same = [cell.load for cell in self._earlier if _is_same_but_for_batch(cell, spec)]
@@ -197,13 +229,19 @@ class _Binder:
             return 1
         prompt = spec.workload.prompt_tokens
         cache_tokens = prompt + spec.workload.output_tokens
-        return min(max_static_batch(shape, spec.model.dtype, cache_tokens, self._usable, prompt), MAX_ROWS)
+        precision = self._precision(spec)
+        rows = largest_static_batch(shape, precision, cache_tokens, self._usable, prompt, self._devices)
+        return min(rows, MAX_ROWS)
 
     def plan_cell(self, cell: Cell) -> tuple[Cell, PlannedCell]:
         """Predict one cell and give it the hardware it will run on."""
 
-        spec = cell.spec.model_copy(update={"device": self._place.device.kind, "hardware": self._place.device.name})
-        check_plug(spec.engine)
+        kind, count = self._place.device.kind, self._devices
+        devices = kind if count == 1 else (kind,) * count
+        spec = cell.spec.model_copy(update={"device": devices, "hardware": self._place.device.name})
+        plug = check_plug(spec.engine)
+        check_engine(spec.engine, cell.spec.device_count)
+        check_load(spec.engine, spec.load)
         if spec.experiment != "none":
             load_experiment(spec.experiment.kind)
         if spec.speculation != "none":
@@ -211,7 +249,11 @@ class _Binder:
                 f"speculation: engine {spec.engine.kind!r} does not draft tokens yet", fix="write speculation: none"
             )
         bound = make_cell(spec)
-        shape = self._shape(spec)
+        model, shape = self._model(spec), self._shape(spec)
+        if model is not None:
+            check_even(model.config, count)
+            if "transformers" in plug.packages:
+                check_quantising(spec.model, model.name, model.config, count)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
             return bound, PlannedCell(bound, None, None, None, None, None)
         return bound, self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
@@ -221,7 +263,8 @@ class _Binder:
         output = spec.workload.output_tokens
         cache_tokens = prompt + output
         try:
-            needed = predicted_memory_bytes(shape, spec.model.dtype, rows, cache_tokens, prompt)
+            precision = self._precision(spec)
+            needed = memory_per_device_bytes(shape, precision, rows, cache_tokens, prompt, self._devices)
         except ValueError as error:
             raise SpecError(f"{shape.name}: {error}", key="model.dtype", fix="use bfloat16") from None
         roofline = self._roofline(shape, spec, cache_tokens, self._bandwidth)
@@ -230,18 +273,19 @@ class _Binder:
         expected = self._roofline(shape, spec, cache_tokens, assumed)
         refusal = None
         if self._usable is not None and needed > self._usable:
-            weights = format_value(weight_bytes(shape, spec.model.dtype), BYTES)
+            weights = format_value(weight_bytes(shape, self._precision(spec)), BYTES)
             free = format_value(self._usable, BYTES)
-            refusal = f"needs {format_value(needed, BYTES)} (weights {weights}), {free} can be used"
-        step_bytes = bytes_read_per_step(shape, spec.model.dtype, rows, prompt + output // 2).total
+            each = "" if self._devices == 1 else f" on each of {self._devices} devices"
+            refusal = f"needs {format_value(needed, BYTES)}{each} (weights {weights}), {free} can be used"
+        step_bytes = bytes_read_per_step(shape, self._precision(spec), rows, prompt + output // 2).total
         expected_s = None if expected is None else output / (expected * ASSUMED_EFFICIENCY)
-        return PlannedCell(cell, needed, roofline, expected_s, float(step_bytes), refusal)
+        return PlannedCell(cell, needed, roofline, expected_s, step_bytes / self._memories, refusal)
 
     def _roofline(self, shape: ModelShape, spec: CellSpec, context: int, rate: float | None) -> float | None:
         if rate is None or spec.load.kind != "static_batch":
             return None
         rows = spec.load.static_batch
-        return roofline_decode_tokens_per_s(shape, spec.model.dtype, rows, context, Ceilings(rate, None))
+        return roofline_decode_tokens_per_s(shape, self._precision(spec), rows, context, Ceilings(rate, None))
 
     def group(self, cells: Sequence[tuple[Cell, PlannedCell]]) -> tuple[GroupPlan, ...]:
         """Cells by worker group; eager groups first, so that a first number comes early."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from tokbench.errors import ExitCode, PlugError
 from tokbench.measure.cards import enrich
-from tokbench.measure.choice import DeviceChoice, choose_device
+from tokbench.measure.choice import DeviceChoice, choose_device, choose_devices
 from tokbench.measure.device import TorchBuild, TorchReading
 from tokbench.measure.host import container_kind, hides_host_processes, read_host_facts
 from tokbench.measure.nvml import DriverFacts, NvmlModule, load_nvml, read_driver
@@ -109,6 +109,15 @@ def find_device(request: str, allow_busy: bool, found: Probe | None = None) -> D
     """
     seen = found or probe()
     return choose_device(request, seen.devices, allow_busy, seen.build, seen.driver)
+
+
+def find_devices(requests: Sequence[str], allow_busy: bool, seen: Probe) -> tuple[DeviceChoice, ...]:
+    """Choose several devices among those that were found.
+
+    Raises:
+        PlugError: as `choose_devices`.
+    """
+    return choose_devices(requests, seen.devices, allow_busy, seen.build, seen.driver)
 
 
 def own_pids() -> frozenset[int]:

@@ -23,7 +23,6 @@ from tokbench.record.observations import (
     CellPlanned,
     CellSkipped,
     Event,
-    FactsRead,
     FailureCause,
     RunEnded,
     TrialFailed,
@@ -73,6 +72,7 @@ class Runner:
         self._progress = progress
         self._on_block = on_block
         self._checked_groups: set[str] = set()
+        self._repeated_cells: set[str] = set()
         self._ledger = Ledger([cell.cell.cell_id for cell in plan.cells()], self._spec.stop)
         self._order = 0
         self._first_block = 0
@@ -112,15 +112,15 @@ class Runner:
 
     def _announce(self, earlier: Run | None) -> None:
         plan = self._plan
-        self._writer.append(
-            FactsRead(at_ns=time.monotonic_ns(), host=plan.host, device=plan.device, device_choice=plan.device_choice)
-        )
+        for facts in plan.facts(time.monotonic_ns()):
+            self._writer.append(facts)
         if earlier is not None:
             self._ledger.load(earlier)
             trials = [trial.started for cell in earlier.cells.values() for trial in cell.trials]
             self._order = max((started.order + 1 for started in trials), default=0)
             self._first_block = max((started.block + 1 for started in trials), default=0)
             self._checked_groups = {cell.planned.group for cell in earlier.cells.values() if cell.identity}
+            self._repeated_cells = {cell_id for cell_id, cell in earlier.cells.items() if cell.repeats}
             self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
         known = earlier.cells if earlier is not None else {}
         for planned in plan.cells():
@@ -219,15 +219,20 @@ class Runner:
         account.visit_s = time.monotonic() - begun - account.cold_s
 
     def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int) -> bool:
-        check = group.group not in self._checked_groups and planned.cell.spec.engine.check_tokens > 0
+        cell, engine = planned.cell, planned.cell.spec.engine
         command = PrepareCell(
-            cell_id=planned.cell.cell_id, spec=planned.cell.spec, seed=self._spec.seed, check_identity=check
+            cell_id=cell.cell_id,
+            spec=cell.spec,
+            seed=self._spec.seed,
+            check_identity=group.group not in self._checked_groups and engine.check_tokens > 0,
+            check_repeat=cell.cell_id not in self._repeated_cells and engine.check_repeat,
         )
         failure = self.crew.ask(worker, command, self._open_limit_s())
         if isinstance(failure, Failed):
             self._lose(group, planned, failure, self._begin_trial(planned, block, worker.worker_id))
             return False
         self._checked_groups.add(group.group)
+        self._repeated_cells.add(cell.cell_id)
         return True
 
     def _begin_trial(self, planned: PlannedCell, block: int, worker_id: str) -> str:

@@ -14,21 +14,30 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
-from tokbench.errors import PlugError, SpecError, TokbenchError, TrialError
+from tokbench.errors import TrialError
 from tokbench.measure import experiments, load
-from tokbench.measure.engines import CellWork, EngineRequest, Request, RequestEngine, StepEngine, load_plug
+from tokbench.measure.engines import (
+    CellWork,
+    EngineRequest,
+    MemoryNow,
+    Request,
+    RequestEngine,
+    ReservingEngine,
+    StepEngine,
+    check_load,
+    load_plug,
+)
+from tokbench.measure.failures import failed_by
 from tokbench.measure.messages import (
     COMMAND_ADAPTER,
     CloseGroup,
     Command,
     Done,
-    Failed,
     MeasureCeilings,
     OpenGroup,
     PrepareCell,
@@ -37,14 +46,15 @@ from tokbench.measure.messages import (
     Said,
     WarmUp,
 )
+from tokbench.measure.reserving import prepare_requests
 from tokbench.measure.workloads import make_prompts
 from tokbench.record.observations import (
     CellPrepared,
     Event,
     FactsRead,
-    FailureCause,
     IdentityChecked,
     MemoryReading,
+    RepeatabilityChecked,
     WindowClosed,
     WindowOpened,
 )
@@ -52,8 +62,10 @@ from tokbench.record.spec import CellSpec
 from tokbench.stats import SteadyRule
 
 WARMUP_SEED_STEP = 1_000_003
-OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""As CUDA and HIP, torch's CPU allocator, and cuBLAS and cuDNN word it where the error has no type of its own."""
+STEADY = "_steady"
+"""How the sources of readings end that tell what is in use now; the others tell the most that was."""
+REPEAT_STEPS = 32
+"""Decode steps of a check of repeatability, where the cell has so many."""
 
 
 class WorkerSession:
@@ -79,7 +91,10 @@ class WorkerSession:
                     yield Said(event=event)
             yield Done(is_steady=is_steady)
         except Exception as error:  # the worker's boundary: whatever an engine raises is recorded
-            yield _failure(error)
+            failure = failed_by(error)
+            if failure.cause == "oom":
+                yield from self._memory_at_failure(command)
+            yield failure
 
     def _carry_out(self, command: Command) -> Iterator[Event | bool]:
         match command:
@@ -102,6 +117,30 @@ class WorkerSession:
             self._engine.close()
             self._engine = None
 
+    def _memory_at_failure(self, command: Command) -> Iterator[Said]:
+        """How far memory had been filled when it ran out: what the engine let go of since is not in a peak."""
+        trial_id = command.trial_id if isinstance(command, WarmUp | RunTrial) else None
+        readings: list[MemoryNow] = []
+        with contextlib.suppress(TrialError, RuntimeError):  # a device that is lost tells no more
+            if self._is_step_engine:
+                readings = self._step_engine().memory()
+            elif isinstance(serving := self._request_engine()[0], ReservingEngine):
+                readings = serving.memory()
+        for reading in readings:
+            if not reading.source.endswith(STEADY):
+                yield Said(event=self._memory_reading(reading, trial_id))
+
+    def _memory_reading(self, reading: MemoryNow, trial_id: str | None) -> MemoryReading:
+        return MemoryReading.model_validate(
+            {
+                "trial_id": trial_id,
+                "cell_id": self._cell_id,
+                "at_ns": time.monotonic_ns(),
+                "source": reading.source,
+                "value_bytes": reading.value_bytes,
+            }
+        )
+
     def _open(self, command: OpenGroup) -> Iterator[Event]:
         begun = time.monotonic()
         spec = command.spec
@@ -110,6 +149,7 @@ class WorkerSession:
             model=spec.model,
             engine=spec.engine,
             device=command.device,
+            devices=command.devices,
             model_name=command.model_name,
             config_json=command.config_json,
             weights_folder=Path(command.weights_folder) if command.weights_folder else None,
@@ -142,22 +182,13 @@ class WorkerSession:
 
     def _prepare(self, command: PrepareCell) -> Iterator[Event]:
         self._cell_id, self._spec, self._seed = command.cell_id, command.spec, command.seed
+        check_load(command.spec.engine, command.spec.load)
         if not self._is_step_engine:
             self._work = None
-            if command.spec.load.kind == "static_batch":
-                raise PlugError(
-                    f"engine {command.spec.engine.kind!r} in mode {command.spec.engine.mode!r} answers requests, not "
-                    "static batches",
-                    fix="write load: {kind: closed, concurrency: 1, requests: 10}",
-                )
+            yield from prepare_requests(self._request_engine()[0], command, self._worker_id)
             return
-        engine = self._step_engine()
-        load_spec = command.spec.load
-        if load_spec.kind != "static_batch":
-            raise PlugError(
-                f"engine {command.spec.engine.kind!r} in mode {command.spec.engine.mode!r} serves static batches alone",
-                fix="write load: {kind: static_batch, static_batch: 1}",
-            )
+        engine, load_spec = self._step_engine(), command.spec.load
+        assert load_spec.kind == "static_batch"  # checked above
         begun = time.monotonic()
         prompts = make_prompts(
             command.spec.workload, load_spec.static_batch, engine.tokenizer, engine.vocabulary, command.seed
@@ -173,10 +204,14 @@ class WorkerSession:
             cache_rows=prepared.cache_rows,
             kv_bytes_allocated=prepared.kv_bytes_allocated,
             graphs_compiled=engine.graphs_compiled,
+            kernels_per_step=prepared.kernels_per_step,
+            kernels_counted_by=prepared.kernels_counted_by,
             engine=engine.facts,
         )
         if command.check_identity:
             yield from self._check_identity(engine, command.spec.engine.check_tokens)
+        if command.check_repeat:
+            yield from self._check_repeat(engine, min(REPEAT_STEPS, self._work.output_tokens - 1))
 
     def _check_identity(self, engine: StepEngine, tokens: int) -> Iterator[Event]:
         found = engine.check_identity(tokens)
@@ -188,6 +223,10 @@ class WorkerSession:
                 first_divergence=found.first_divergence,
                 top2_gap=found.top2_gap,
             )
+
+    def _check_repeat(self, engine: StepEngine, steps: int) -> Iterator[Event]:
+        for found in engine.check_repeat(steps):
+            yield RepeatabilityChecked(cell_id=self._cell_id, **found._asdict())
 
     def _warm_up(self, command: WarmUp) -> Iterator[Event | bool]:
         rule = SteadyRule(load.WARMUP_SAMPLES, command.tolerance)
@@ -202,6 +241,9 @@ class WorkerSession:
         for sample in samples:
             yield sample.model_copy(update={"trial_id": command.trial_id, "window_id": window_id})
         yield WindowClosed(trial_id=command.trial_id, window_id=window_id, at_ns=engine.sync())
+        for reading in engine.memory():
+            if reading.source.endswith(STEADY):
+                yield self._memory_reading(reading, command.trial_id)
         yield is_steady
 
     def _warm_up_requests(self, command: WarmUp, rule: SteadyRule, window_id: str) -> Iterator[Event | bool]:
@@ -233,17 +275,12 @@ class WorkerSession:
             yield from self._experiment(engine, command.trial_id)
             yield from load.run_static_batch(engine, self._prepared_work(), command.trial_id, command.keep_tokens)
             for reading in engine.memory():
-                yield MemoryReading.model_validate(
-                    {
-                        "trial_id": command.trial_id,
-                        "cell_id": self._cell_id,
-                        "at_ns": time.monotonic_ns(),
-                        "source": reading.source,
-                        "value_bytes": reading.value_bytes,
-                    }
-                )
+                yield self._memory_reading(reading, command.trial_id)
         else:
             yield from self._request_trial(command)
+            serving, _ = self._request_engine()
+            for reading in serving.memory() if isinstance(serving, ReservingEngine) else ():
+                yield self._memory_reading(reading, command.trial_id)
 
     def _experiment(self, engine: StepEngine, trial_id: str) -> Iterator[Event]:
         """The cell's experiment, if it has one, before the plain repetition that every cell gets."""
@@ -268,37 +305,6 @@ class WorkerSession:
 
         ceilings = measure_ceilings(command.device, command.dtype, command.budget_s)
         yield FactsRead(at_ns=time.monotonic_ns(), ceilings=ceilings)
-
-
-def _failure(error: Exception) -> Failed:
-    cause: FailureCause = "engine"
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, TokbenchError):
-        text = error.message
-    if isinstance(error, TrialError):
-        cause = cast(FailureCause, error.cause)
-    elif _is_out_of_memory(error):
-        cause = "oom"
-    return Failed(
-        cause=cause,
-        text=text,
-        traceback=None if isinstance(error, TokbenchError) else traceback.format_exc(),
-        is_refusal=isinstance(error, PlugError | SpecError),
-        fix=error.fix if isinstance(error, TokbenchError) else None,
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from (compilers wrap theirs), is memory that ran out."""
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen)
-        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
-            return True
-        if isinstance(seen, RuntimeError) and any(phrase in text for phrase in OUT_OF_MEMORY_PHRASES):
-            return True
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return False
 
 
 def serve(receive: Callable[[], bytes], send: Callable[[bytes], None], worker_id: str) -> None:

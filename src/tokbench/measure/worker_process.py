@@ -64,6 +64,9 @@ class ProcessWorker:
         theirs.close()
         self._log = log
         self._ps = psutil.Process(self._process.pid)
+        self._family = {self._ps.pid: self._ps}
+        self._known_cpu_s: dict[int, float] = {}
+        """By process; what one that has ended used stays in the sum."""
 
     def ask(self, command: Command, limit_s: float) -> Iterator[Reply]:
         """Send a command; a child that dies or takes too long becomes a `Failed`."""
@@ -84,6 +87,14 @@ class ProcessWorker:
                 yield reply
         except (EOFError, OSError):
             yield self._death()
+        finally:
+            self._meet_family()
+
+    def _meet_family(self) -> None:
+        """Know the processes that the child has started by now: the ranks of a split model, a compiler's workers."""
+        with contextlib.suppress(psutil.Error):
+            for process in self._ps.children(recursive=True):
+                self._family.setdefault(process.pid, process)
 
     def _death(self) -> Failed:
         try:
@@ -109,12 +120,16 @@ class ProcessWorker:
         return None
 
     def cpu_s(self) -> float | None:
-        """User and system seconds of the child."""
-        try:
-            times = self._ps.cpu_times()
-        except psutil.Error:
-            return None
-        return float(times.user + times.system)
+        """User and system seconds of the child and of the processes that it has started."""
+        for pid, process in list(self._family.items()):  # a sampler asks beside the runner
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                if process is self._ps:
+                    return None
+                continue
+            self._known_cpu_s[pid] = float(times.user + times.system)
+        return sum(self._known_cpu_s.values())
 
     def is_alive(self) -> bool:
         """Whether the child still runs."""

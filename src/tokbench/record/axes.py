@@ -11,7 +11,7 @@ from tokbench.record.yaml_tree import Place, Plain, Tree, dotted
 
 RUN_KEYS = ("name", "stop", "budget", "energy", "compare", "seed")
 """Keys that hold for the whole run: their values are never axes."""
-NATIVE_LISTS: tuple[Place, ...] = (("compare", "published"), ("energy", "meters"))
+NATIVE_LISTS: tuple[Place, ...] = (("compare", "published"), ("energy", "meters"), ("device",))
 TEXTS: tuple[Place, ...] = (("workload", "text"), ("workload", "path"), ("model", "source"))
 """Free text: `1-2+3` is not a range there."""
 MAX_CELLS = 5_000

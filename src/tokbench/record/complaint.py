@@ -143,6 +143,8 @@ def _in_words(error: ErrorDetails, trace: _Trace) -> Complaint:
         return Complaint(
             trace.place, f"{message}{_not(given)}" if isinstance(given, str) else message, SEE_README, given
         )
+    if kind == "refused":
+        return Complaint(trace.place, error["msg"], str(context["fix"]), given)
     fix = SEE_README
     if kind in ("model_type", "model_attributes_type") and fields:
         owner = models_in(trace.owner.model_fields[str(key)].annotation) if trace.owner and key in fields else []

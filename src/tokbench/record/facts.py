@@ -30,7 +30,11 @@ class ModelFacts(Frozen):
     dtype: str
     parameters: int | None
     weight_bytes: int | None
-    """Sum over the loaded parameters' storage, shared tensors once."""
+    """Sum over the loaded parameters' storage, shared tensors once, scales and zero points included."""
+    lookup_bytes: int | None = None
+    """Of these, an input embedding that is not the head too: a step looks rows of it up; 0 where the two are tied."""
+    expert_bytes: int | None = None
+    """Of these, the routed experts, of which a step reads some; 0 in a dense model."""
     revision: str | None = None
     sha256: str | None = None
     note: str | None = None
@@ -50,6 +54,8 @@ class DeviceFacts(Frozen):
     pci_bus_id: str | None = None
     memory_bytes: int | None = None
     free_memory_bytes: int | None = None
+    cache_bytes: int | None = None
+    """The last cache before memory (L2 of a GPU, L3 of a CPU): what fits in it is not read from memory."""
     is_mig: bool | None = None
     compute_capability: str | None = None
     """`9.0` on NVIDIA, `gfx942` on AMD."""
@@ -114,15 +120,40 @@ class EngineFacts(Frozen):
     """What a reader must know of how it ran, e.g. why there is no device graph."""
 
 
+CeilingKind = Literal["read_sum", "read_mv", "copy", "matmul"]
+
+
+class CeilingRate(Frozen):
+    """One rate measured on the device: the fastest of several passes, and the median pass."""
+
+    kind: CeilingKind
+    dtype: str
+    """Of the data that was read, copied or multiplied."""
+    per_s: float
+    """Of the fastest pass, in bytes/s (a copy's are read and written) or, for `matmul`, in FLOP/s."""
+    median_per_s: float
+    passes: int
+    buffer_bytes: int
+    """Of the one buffer that was read, or of the three matrices."""
+
+
 class CeilingFacts(Frozen):
     """Rates measured on the device in this run; the roofline's two walls."""
 
     read_bytes_per_s: float | None
+    """The best of the read and copy rates."""
     matmul_flops_per_s: float | None
+    """In the type that weights of `dtype` are multiplied in."""
     dtype: str
+    """Of the cells that the rates were measured for."""
     buffer_bytes: int
     repetitions: int
+    """The fewest passes behind any rate."""
     method: str
+    rates: tuple[CeilingRate, ...] = ()
+    """Every rate by itself; empty in records of before there were such."""
+    left_out: tuple[str, ...] = ()
+    """What could not be measured, and why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen, HostFacts, ModelFacts
+from tokbench.record.readings import EnergyReading as EnergyReading  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.readings import LoadSample as LoadSample  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.readings import MemoryReading as MemoryReading  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.readings import MeterAbsent as MeterAbsent  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.readings import PowerReading as PowerReading  # noqa: PLC0414 -- its readers import it from here
 
 SCHEMA_VERSION = 1
 WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment"]
@@ -102,6 +107,10 @@ class CellPrepared(Frozen):
     """Tokens per sequence that the KV cache was allocated for."""
     kv_bytes_allocated: int | None = None
     graphs_compiled: int | None = None
+    kernels_per_step: int | None = None
+    """Kernels that one decode step launches; None where they cannot be counted."""
+    kernels_counted_by: str | None = None
+    """How they were counted, or why they could not be."""
     engine: EngineFacts | None = None
 
 
@@ -216,67 +225,6 @@ class ExperimentPoint(Frozen):
     stamped_by: StampedBy
 
 
-class EnergyReading(Frozen):
-    """A cumulative counter as read."""
-
-    event: Literal["energy_reading"] = "energy_reading"
-    meter: str
-    domain: str
-    at_ns: int
-    joules: float
-    read_s: float | None = None
-    """How long the reading took: the stamp lies in its middle."""
-
-
-class PowerReading(Frozen):
-    """A power sensor as read."""
-
-    event: Literal["power_reading"] = "power_reading"
-    meter: str
-    domain: str
-    at_ns: int
-    watts: float
-
-
-class MeterAbsent(Frozen):
-    """A meter that could not be read, and what would help."""
-
-    event: Literal["meter_absent"] = "meter_absent"
-    meter: str
-    reason: str
-    remedy: str | None = None
-
-
-class LoadSample(Frozen):
-    """The machine's state beside the work."""
-
-    event: Literal["load_sample"] = "load_sample"
-    at_ns: int
-    load_average: float | None = None
-    machine_cpu_s: float | None = None
-    """CPU seconds of all processes since boot, idle and iowait left out."""
-    steal_s: float | None = None
-    worker_cpu_s: float | None = None
-    parent_cpu_s: float | None = None
-    cpu_mhz: float | None = None
-    sm_clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    temperature_c: float | None = None
-    throttle_reasons: tuple[str, ...] | None = None
-    """Clock-event reasons; empty when none holds the clocks, None when they cannot be read."""
-
-
-class MemoryReading(Frozen):
-    """Bytes in use, as one source sees them."""
-
-    event: Literal["memory_reading"] = "memory_reading"
-    trial_id: str | None
-    cell_id: str
-    at_ns: int
-    source: Literal["allocator_peak", "allocator_steady", "allocator_reserved", "rss_peak", "rss_steady", "script"]
-    value_bytes: int
-
-
 class OutputTokens(Frozen):
     """The tokens that a trial produced, row by row; kept for the first trial of a cell."""
 
@@ -296,6 +244,21 @@ class IdentityChecked(Frozen):
     """Index of the first token that differs; None when none does."""
     top2_gap: float | None = None
     """Difference of the two largest reference logits at that token."""
+
+
+class RepeatabilityChecked(Frozen):
+    """The same prompts worked through twice, and what came out set side by side."""
+
+    event: Literal["repeatability_checked"] = "repeatability_checked"
+    cell_id: str
+    against: Literal["itself", "alone"]
+    """`itself`: the whole static batch a second time; `alone`: row 0 by itself, beside row 0 within the batch."""
+    steps: int
+    tokens_equal: bool
+    states_equal: bool | None
+    """Whether all cached keys and values are the same, bit by bit; None where the engine does not show them."""
+    max_abs_difference: float | None
+    """Largest absolute difference of two of them; None where the engine does not show them."""
 
 
 class TrialFinished(Frozen):
@@ -343,6 +306,7 @@ Event = Annotated[
     | MemoryReading
     | OutputTokens
     | IdentityChecked
+    | RepeatabilityChecked
     | TrialFinished
     | TrialFailed,
     Field(discriminator="event"),

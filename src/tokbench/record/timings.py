@@ -48,6 +48,11 @@ def request_decode_s(trace: RequestTrace) -> float | None:
     return (trace.chunk_at_ns[-1] - trace.chunk_at_ns[0]) * NS
 
 
+def chunk_gaps_s(trace: RequestTrace) -> list[float]:
+    """Seconds between neighbouring chunks."""
+    return [(after - before) * NS for before, after in itertools.pairwise(trace.chunk_at_ns)]
+
+
 def request_tokens(trace: RequestTrace) -> int:
     """Output tokens of the request."""
     return sum(trace.chunk_tokens)

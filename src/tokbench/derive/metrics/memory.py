@@ -8,19 +8,36 @@ from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
 
 @metric(BYTES, Better.LOWER, "Peak memory", order=40, is_exact=True)
 def peak_memory_bytes(context: CellContext) -> Values:
-    """The most memory in use while the cell was prepared and run.
+    """The most memory in use while the cell was prepared and run; where it ran out, the most until then.
 
     Formula: largest allocator_peak reading of the cell (GPU), else largest rss_peak reading of its trials.
     An rss_peak (CPU) is of the whole worker process, Python, torch and all weights included.
+
+    The rss_peak of a preparation counts only where memory ran out in it, so that no trial has one.
     """
     cell = context.cell
     of_trials = [reading for trial in cell.trials for reading in trial.memory]
     for source in ("allocator_peak", "rss_peak", "script"):
-        readings = of_trials if source == "rss_peak" else [*cell.memory, *of_trials]
+        readings = of_trials if source == "rss_peak" and of_trials else [*cell.memory, *of_trials]
         found = [reading.value_bytes for reading in readings if reading.source == source]
         if found:
             return [float(max(found))]
     raise UndefinedError("no memory reading was taken")
+
+
+@metric(BYTES, Better.LOWER, "Steady memory", order=43, is_exact=True)
+def steady_memory_bytes(context: CellContext) -> Values:
+    """Memory in use between the steps of a cell that is warm: weights, cache and what the engine keeps ready.
+
+    Formula: largest allocator_steady reading of its finished trials (GPU), else largest rss_steady reading of them.
+    An rss_steady (CPU) is of the whole worker process, Python and torch included.
+    """
+    readings = [reading for trial in context.cell.good_trials() for reading in trial.memory]
+    for source in ("allocator_steady", "rss_steady", "script_steady"):
+        found = [reading.value_bytes for reading in readings if reading.source == source]
+        if found:
+            return [float(max(found))]
+    raise UndefinedError("no reading of the memory in use was taken")
 
 
 @metric(BYTES, Better.LOWER, "Weights", order=41, is_exact=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import (
@@ -16,6 +17,7 @@ from tokbench.derive.repetitions import (
     served_requests,
 )
 from tokbench.record import timings
+from tokbench.record.observations import RequestTrace
 from tokbench.record.run import Trial
 from tokbench.stats import percentile
 from tokbench.units import SECONDS, TOKENS_PER_S, Better
@@ -74,7 +76,8 @@ def tpot_s(context: CellContext) -> Values:
 def itl_p50_s(context: CellContext) -> Values:
     """Median gap between neighbouring decode stamps of one stream.
 
-    Formula: per repetition, the median of step durations; needs a stamp per step.
+    Formula: per repetition, the median of step durations, or of the gaps between the chunks of a request over all
+    requests; needs a stamp per token.
     """
     return [percentile(gaps, 50) for gaps in _gaps(context)]
 
@@ -83,7 +86,8 @@ def itl_p50_s(context: CellContext) -> Values:
 def itl_p99_s(context: CellContext) -> Values:
     """The 99th percentile of the gap between neighbouring decode stamps of one stream.
 
-    Formula: per repetition, percentile 99 of step durations; with fewer than 100 steps it is close to the maximum.
+    Formula: per repetition, percentile 99 of step durations, or of the gaps between the chunks of a request over all
+    requests; with fewer than 100 of them it is close to the maximum.
     """
     return [percentile(gaps, 99) for gaps in _gaps(context)]
 
@@ -180,12 +184,19 @@ def _gaps(context: CellContext) -> list[list[float]]:
     all_gaps = []
     for trial in finished_trials(context.cell):
         if trial.requests:
-            raise UndefinedError("chunks of a request may hold several tokens; see tpot_s")
-        traces = decode_traces(trial)
-        if any(tokens != 1 for trace in traces for tokens in trace.tokens_per_row):
-            raise UndefinedError("the engine does not stamp every token")
-        gaps = [gap for trace in traces for gap in timings.step_durations_s(trace)]
+            gaps = _request_gaps(served_requests(trial))
+        else:
+            traces = decode_traces(trial)
+            if any(tokens != 1 for trace in traces for tokens in trace.tokens_per_row):
+                raise UndefinedError("the engine does not stamp every token")
+            gaps = [gap for trace in traces for gap in timings.step_durations_s(trace)]
         if not gaps:
             raise UndefinedError("no decode step was stamped")
         all_gaps.append(gaps)
     return all_gaps
+
+
+def _request_gaps(served: Sequence[RequestTrace]) -> list[float]:
+    if any(tokens != 1 for trace in served for tokens in trace.chunk_tokens):
+        raise UndefinedError("chunks of a request may hold several tokens; see tpot_s")
+    return [gap for trace in served for gap in timings.chunk_gaps_s(trace)]

@@ -160,7 +160,7 @@ def _engine_facts(cell: CellResult, members: Sequence[CellResult], load_s: float
         "Graphs compiled": engine.graphs_compiled,
         "CUDA graphs": _say_distinct([known.cuda_graphs for known in prepared]),
         "Environment": environment or "nothing set",
-        "Notes": "; ".join(engine.notes) or "none",
+        "Notes": "; ".join(dict.fromkeys(note for known in prepared for note in known.notes)) or "none",
         "Loading, from the worker's start": None if load_s is None else format_value(load_s, SECONDS),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult, Missing, Results
@@ -140,14 +140,27 @@ def _contention_field(cell: CellResult, run: Run) -> Cell:
     return Cell(f"{format_number(100 * share, 2)} %", sort=share)
 
 
+def _load_threats(cells: Sequence[CellResult]) -> Iterator[str]:
+    kinds = {cell.record.spec.load.kind for cell in cells}
+    if "static_batch" in kinds:
+        yield (
+            "A static batch sends equal prompts at once and drops nothing: a service with mixed lengths and arrivals "
+            "gets less out of the same machine."
+        )
+    if "closed" in kinds:
+        yield (
+            "A closed load sends a request only when another one has ended, and all are of one length: no queue builds "
+            "up, as it does where arrivals wait for nobody."
+        )
+
+
 def _threats(material: Material) -> list[str]:
     cells = material.measured
     kinds = {item.run.device.kind for item in material.results if item.run.device is not None}
     texts = [
         "Published figures are of other machines, other software and other days; several were read second-hand. A "
         "ratio to them places a machine, it does not rank it.",
-        "A static batch sends equal prompts at once and drops nothing: a service with mixed lengths and arrivals gets "
-        "less out of the same machine.",
+        *_load_threats(cells),
         "The share of the roofline rests on counted bytes; what the device really read is not measured.",
         "Prompts and outputs have fixed lengths; longer contexts read more cache and are slower.",
     ]

@@ -40,7 +40,9 @@ def method_sections(material: Material) -> list[Section]:
     checks = [(cell, check) for cell in material.cells for check in cell.record.identity]
     if checks:
         rows = tuple(_identity_row(cell, check, material) for cell, check in checks)
-        caption = "Our greedy tokens beside those of the library's own generation, first row of the batch."
+        is_static = any(cell.conditions.static_batch is not None for cell, _ in checks)
+        whose = "first row of the batch" if is_static else "requests answered side by side"
+        caption = f"Our greedy tokens beside those of the library's own generation, {whose}."
         return [*sections, Section("Are the tokens right", (Table(IDENTITY_COLUMNS, rows, caption),), level=3)]
     note = bullets("No check of the tokens against a reference is in the record.")
     return [*sections, Section("Are the tokens right", (note,), level=3)]

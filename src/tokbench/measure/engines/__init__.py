@@ -12,11 +12,20 @@ import importlib.metadata
 import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from tokbench.errors import PlugError
+from tokbench.measure.work import Anchor as Anchor
+from tokbench.measure.work import CellWork as CellWork
+from tokbench.measure.work import Chunk as Chunk
+from tokbench.measure.work import Divergence as Divergence
+from tokbench.measure.work import MemoryNow as MemoryNow
+from tokbench.measure.work import Prepared as Prepared
+from tokbench.measure.work import Repeat as Repeat
+from tokbench.measure.work import Request as Request
+from tokbench.measure.work import Step as Step
 from tokbench.record.facts import EngineFacts, ModelFacts
-from tokbench.record.spec import EngineSpec, ModelSpec
+from tokbench.record.spec import EngineSpec, LoadSpec, ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +40,10 @@ class EngineDescription:
     """Distributions that must be installed."""
     extra: str | None
     """The extra of tokbench that brings them."""
+    request_modes: tuple[str, ...] = ()
+    """Those of the modes that answer requests; the others work through static batches."""
+    parallel_modes: tuple[str, ...] = ()
+    """Those of the modes that can split one model over several devices."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,69 +64,8 @@ class EngineRequest:
     revision: str | None = None
     sha256: str | None = None
     note: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CellWork:
-    """What one cell asks of a step engine."""
-
-    prompts: tuple[tuple[int, ...], ...]
-    """Token ids, one tuple a row, all of one length."""
-    output_tokens: int
-
-    @property
-    def rows(self) -> int:
-        """Sequences in one forward pass."""
-        return len(self.prompts)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens in each prompt."""
-        return len(self.prompts[0])
-
-
-class Step(NamedTuple):
-    """One finished forward pass of a static batch."""
-
-    at_ns: int
-    tokens_per_row: int
-    """Output tokens that every row got since the last stamp."""
-    drafted_per_row: tuple[int, ...] | None = None
-    accepted_per_row: tuple[int, ...] | None = None
-    draft_s: float | None = None
-    verify_s: float | None = None
-
-
-class Anchor(NamedTuple):
-    """Host stamps around one event of the device clock, as in `ClockAnchor`."""
-
-    before_at_ns: int
-    after_at_ns: int
-    label: str
-
-
-class Prepared(NamedTuple):
-    """What preparing a cell left behind."""
-
-    cache_rows: int | None
-    kv_bytes_allocated: int | None
-    compile_s: float | None
-
-
-class MemoryNow(NamedTuple):
-    """Bytes in use by one source, named as in `MemoryReading.source`."""
-
-    source: str
-    value_bytes: int
-
-
-class Divergence(NamedTuple):
-    """Our tokens beside a reference's."""
-
-    reference: str
-    tokens_compared: int
-    first_divergence: int | None
-    top2_gap: float | None
+    devices: tuple[str, ...] = ()
+    """All devices of a model that is split, `device` first; empty where it lies on one."""
 
 
 class Tokenizer(Protocol):
@@ -155,7 +107,7 @@ class StepEngine(Protocol):
         """Graphs compiled so far in this process; must not move inside a window."""
 
     def prepare(self, work: CellWork) -> Prepared:
-        """Allocate, compile, capture, stage the prompts. Never in a window.
+        """Allocate, compile, capture, stage the prompts. Never in a window. Memory peaks count from its start.
 
         Raises:
             TrialError: it does not fit (`oom`) or the engine cannot do it.
@@ -180,31 +132,19 @@ class StepEngine(Protocol):
         """Token ids made since the last prefill, row by row. Never called inside a window."""
 
     def memory(self) -> list[MemoryNow]:
-        """Bytes in use and at peak, as the engine can see them."""
+        """Bytes in use and at peak, as the engine can see them; after a failure, the peak up to it."""
 
     def check_identity(self, tokens: int) -> Divergence | None:
         """Compare with the library's own generation on the staged prompt, row 0; None where there is no reference."""
 
+    def check_repeat(self, steps: int) -> list[Repeat]:
+        """The same prompts twice, and row 0 alone beside row 0 in the batch, over `steps` decode steps.
+
+        Empty where memory does not suffice. Never called inside a window; the cell stays prepared.
+        """
+
     def close(self) -> None:
         """Free everything; calling it twice is allowed."""
-
-
-class Chunk(NamedTuple):
-    """Tokens of one request that arrived together."""
-
-    request_id: str
-    at_ns: int
-    tokens: int
-    finish_reason: str | None = None
-    error: str | None = None
-
-
-class Request(NamedTuple):
-    """One prompt to be answered."""
-
-    request_id: str
-    prompt: tuple[int, ...]
-    output_tokens: int
 
 
 class RequestEngine(Protocol):
@@ -236,6 +176,24 @@ class RequestEngine(Protocol):
 
     def close(self) -> None:
         """Free everything; calling it twice is allowed."""
+
+
+@runtime_checkable
+class ReservingEngine(Protocol):
+    """What a request engine does besides where it holds the weights itself: its cache is ours to size and to check."""
+
+    def reserve(self, requests: int, prompt_tokens: int, output_tokens: int) -> Prepared:
+        """Make room for so many requests at once, of such a length. Never with a request in flight.
+
+        Raises:
+            TrialError: it does not fit (`oom`) or the engine cannot do it.
+        """
+
+    def check_identity(self, prompts: Sequence[tuple[int, ...]], tokens: int) -> Divergence | None:
+        """Compare prompts answered side by side with the library's own generation on each; None without a reference."""
+
+    def memory(self) -> list[MemoryNow]:
+        """Bytes in use, and at peak since the last reading."""
 
 
 class EnginePlug(Protocol):
@@ -303,3 +261,19 @@ def check_plug(spec: EngineSpec) -> EngineDescription:
         )
         raise PlugError(f"engine {spec.kind!r} needs {', '.join(missing)}, not installed here", fix=fix)
     return description
+
+
+def check_load(spec: EngineSpec, load: LoadSpec) -> None:
+    """Refuse a load that a mode cannot serve: static batches and requests are not interchangeable.
+
+    Raises:
+        PlugError: what to write instead.
+    """
+    serves_requests = spec.mode in load_plug(spec.kind).DESCRIPTION.request_modes
+    if serves_requests == (load.kind != "static_batch"):
+        return
+    if serves_requests:
+        said, fix = "answers requests, not static batches", "write load: {kind: closed, concurrency: 1, requests: 10}"
+    else:
+        said, fix = "serves static batches alone", "write load: {kind: static_batch, static_batch: 1}"
+    raise PlugError(f"engine {spec.kind!r} in mode {spec.mode!r} {said}", fix=fix)

@@ -2,7 +2,8 @@
 
 Modes: `default` is a step engine, `requests` a request engine. Options (engine.options): `prefill_s_per_token`,
 `step_s`, `step_s_per_row`, `jitter` (share of a step, drawn from the seed), `weight_bytes`, `kv_bytes_per_token`,
-`fail_at_rows` and `fail` (oom | engine | segfault | kill | hang): from that static batch on, prefill fails in that way.
+`fail_at_rows`, `fail` (oom | engine | segfault | kill | hang) and `fail_in` (prepare | prefill): from that static batch
+on, preparing or prefilling fails in that way; `repeats` (default true): whether doing the same twice gives the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tokbench.measure.engines import (
     EngineRequest,
     MemoryNow,
     Prepared,
+    Repeat,
     Request,
     Step,
     Tokenizer,
@@ -36,6 +38,7 @@ DESCRIPTION = EngineDescription(
     kind="fake",
     what="scripted engine on a scripted clock, for tests and for measuring the harness itself",
     modes=("default", "requests"),
+    request_modes=("requests",),
     devices=("cpu",),
     packages=(),
     extra=None,
@@ -54,6 +57,8 @@ class FakeScript(Frozen):
     kv_bytes_per_token: int = 1_000
     fail_at_rows: int | None = None
     fail: Literal["oom", "engine", "segfault", "kill", "hang"] = "engine"
+    fail_in: Literal["prepare", "prefill"] = "prefill"
+    repeats: bool = True
 
 
 def open_engine(request: EngineRequest) -> FakeStepEngine | FakeRequestEngine:
@@ -157,18 +162,23 @@ class FakeStepEngine(_Scripted):
         return self._work
 
     def prepare(self, work: CellWork) -> Prepared:
-        """Stage the work."""
+        """Stage the work, or fail as scripted."""
         self._work = work
+        self._fail_if_scripted("prepare")
         cache_rows = work.prompt_tokens + work.output_tokens
         return Prepared(cache_rows, cache_rows * work.rows * self.script.kv_bytes_per_token, None)
 
     def prefill(self) -> Step:
         """Advance the clock by the script's prefill, or fail as scripted."""
         work = self._staged()
-        if self.script.fail_at_rows is not None and work.rows >= self.script.fail_at_rows:
-            _fail(self.script.fail)
+        self._fail_if_scripted("prefill")
         self._position, self._made = work.prompt_tokens, 1
         return Step(self._advance(self.script.prefill_s_per_token * work.prompt_tokens * work.rows), 1)
+
+    def _fail_if_scripted(self, where: str) -> None:
+        script = self.script
+        if script.fail_in == where and script.fail_at_rows is not None and self._staged().rows >= script.fail_at_rows:
+            _fail(script.fail)
 
     def decode(self, steps: int) -> Iterator[Step]:
         """Advance the clock step by step."""
@@ -197,14 +207,21 @@ class FakeStepEngine(_Scripted):
         return tuple(tuple((row + index) % VOCABULARY for index in range(self._made)) for row in range(rows))
 
     def memory(self) -> list[MemoryNow]:
-        """The script's own bytes."""
+        """The script's own bytes, at peak and steadily the same."""
         work = self._staged()
         cache = (work.prompt_tokens + work.output_tokens) * work.rows * self.script.kv_bytes_per_token
-        return [MemoryNow("script", self.script.weight_bytes + cache)]
+        value_bytes = self.script.weight_bytes + cache
+        return [MemoryNow("script", value_bytes), MemoryNow("script_steady", value_bytes)]
 
     def check_identity(self, tokens: int) -> Divergence | None:
         """The fake has no reference."""
         return None
+
+    def check_repeat(self, steps: int) -> list[Repeat]:
+        """As scripted: all the same, or tokens that differ; the fake has no states to show."""
+        self.rewind(0)
+        is_same = self.script.repeats
+        return [Repeat("itself", steps, is_same, None, None), Repeat("alone", steps, is_same, None, None)]
 
 
 def _fail(how: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib.metadata
 import os
@@ -23,7 +24,7 @@ from tokbench.measure.engines import (
     Step,
     Tokenizer,
 )
-from tokbench.measure.engines.transformers import checks, kernels, memory, streamed
+from tokbench.measure.engines.transformers import checks, kernels, memory, quantised, streamed
 from tokbench.measure.engines.transformers.clocks import open_clock
 from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
@@ -51,11 +52,14 @@ class TransformersEngine:
 
     def __init__(self, request: EngineRequest) -> None:
         self._request = request
-        self._options = read_options(request.engine.options)
+        options = read_options(request.engine.options)
+        is_named = request.engine.attention is not None
+        self._options = dataclasses.replace(options, time_attention=options.time_attention and not is_named)
         self._device = torch.device(request.device)
         if self._device.type == "cuda" and self._device.index is not None:
             torch.cuda.set_device(self._device)  # streams, events and captured graphs go to the current device
-        self._versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+        packages = ("torch", "transformers", *(("torchao",) if quantised.is_quantised(request) else ()))
+        self._versions = {name: importlib.metadata.version(name) for name in packages}
         torch.set_num_threads(request.threads)
         torch.set_grad_enabled(False)
         with out_of_memory_named():
@@ -174,6 +178,7 @@ class TransformersEngine:
     def prepare(self, work: CellWork) -> Prepared:
         """Free the cell before, allocate this one, run it once so that everything is compiled and captured."""
         self._release()
+        memory.reset_peaks(self._device)  # a peak at a failure is then this cell's
         with self._released_on_failure():
             return self._prepare(work)
 

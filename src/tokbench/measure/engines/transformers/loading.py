@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
-from tokbench.measure.engines.transformers import kernels
+from tokbench.measure.engines.transformers import attention, kernels, quantised, shards
 from tokbench.record.facts import ModelFacts
 
 RANDOM_SCALE = 0.02
@@ -19,6 +20,10 @@ RANDOM_SCALE = 0.02
 
 Source: shared/data/experiments.md, 0.3: N(0, 0.02), never zeros (zeros multiply 13 % faster on one H200).
 """
+
+
+EXPERTS = ".experts."
+"""Part of the name of every weight of a routed expert. Source: transformers 5.23.0, the `mlp.experts` of its models."""
 
 
 class FolderTokenizer:
@@ -48,7 +53,11 @@ def load_model(request: EngineRequest) -> Any:
     Raises:
         PlugError: the combination of weights, dtype and kernels cannot be had.
     """
-    kernels.register_attention()
+    attention.register()
+    if shards.ranks_of(request) > 1:
+        shards.check_request(request)
+    if quantised.is_quantised(request):
+        quantised.check_request(request)
     model = _random_model(request) if request.model.weights == "random" else _pretrained_model(request)
     kernels.choose_attention(model, request)
     return model.eval()
@@ -66,8 +75,14 @@ def _pretrained_model(request: EngineRequest) -> Any:
     is_native = request.model.dtype == "mxfp4"
     if is_native:
         _check_mxfp4(request)
-    options: dict[str, Any] = {"dtype": "auto" if is_native else getattr(torch, request.model.dtype)}
-    if request.device != "cpu":
+    is_quantised = quantised.is_quantised(request)
+    # What is to be quantised waits in the host's memory, in the type of its file.
+    options: dict[str, Any] = {
+        "dtype": "auto" if is_native or is_quantised else getattr(torch, request.model.dtype),
+    }
+    if shards.ranks_of(request) > 1:
+        options |= shards.split_option(shards.ranks_of(request))
+    elif request.device != "cpu" and not is_quantised:
         options["device_map"] = {"": request.device}
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -83,6 +98,8 @@ def _pretrained_model(request: EngineRequest) -> Any:
             "transformers dequantised these weights instead of running them in mxfp4",
             fix="use model.dtype=bfloat16 for weights that are not stored in mxfp4; see the worker's log",
         )
+    if is_quantised:
+        quantised.place_weights(model, request)
     return model
 
 
@@ -132,15 +149,34 @@ def _random_model(request: EngineRequest) -> Any:
     fields = json.loads(request.config_json)
     fields.pop("quantization_config", None)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    dtype = getattr(torch, request.model.dtype)
+    is_quantised = quantised.is_quantised(request)
+    dtype = quantised.activation_type(request) if is_quantised else getattr(torch, request.model.dtype)
+    place = quantised.without_weights(request.device) if is_quantised else torch.device(request.device)
     try:
-        with torch.device(request.device), no_init_weights():
+        if shards.ranks_of(request) > 1:
+            return _random_parts(request, config, dtype)
+        with place, no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(request))
     except (ValueError, ImportError) as error:
         raise _refusal(request, error) from error
     model.tie_weights()  # no_init_weights leaves tied ones apart: a head too many to hold and to read
+    if is_quantised:
+        torch.manual_seed(request.seed)
+        quantised.place_weights(model, request, fill=draw_weight)
+    else:
+        _keep_in_float32(model, dtype)
+        draw_weights(model, request.seed)
+    return model
+
+
+def _random_parts(request: EngineRequest, config: Any, dtype: torch.dtype) -> Any:
+    """This rank's part of a random model; the whole of it is nowhere."""
+    from transformers import AutoModelForCausalLM
+
+    model = shards.empty_model(lambda: AutoModelForCausalLM.from_config(config, dtype=dtype, **_attention(request)))
     _keep_in_float32(model, dtype)
-    draw_weights(model, request.seed)
+    model = shards.split_model(model, shards.ranks_of(request))
+    shards.draw_parts(model, request, RANDOM_SCALE)
     return model
 
 
@@ -157,13 +193,18 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def draw_weights(model: Any, seed: int) -> None:
-    """Fill every parameter in place, where it lies: N(0, 0.02), norms with ones, so that activations stay finite."""
+    """Fill every parameter in place, where it lies."""
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if "norm" in ".".join(name.split(".")[-2:]):
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(0.0, RANDOM_SCALE)
+        draw_weight(name, parameter)
+
+
+def draw_weight(name: str, weight: torch.Tensor) -> None:
+    """Fill one weight in place: N(0, 0.02), norms with ones, so that activations stay finite."""
+    if "norm" in ".".join(name.split(".")[-2:]):
+        weight.fill_(1.0)
+    else:
+        weight.normal_(0.0, RANDOM_SCALE)
 
 
 def model_facts(request: EngineRequest, model: Any) -> ModelFacts:
@@ -171,21 +212,41 @@ def model_facts(request: EngineRequest, model: Any) -> ModelFacts:
 
     Weights that are packed several to an element are counted in bytes alone.
     """
-    tensors = [*model.state_dict().values(), *_packed_tensors(model)]
-    bytes_at = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}
-    numbers_at = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
+    named = model.state_dict(keep_vars=True).items()
+    packed = _packed_tensors(model)
+    experts = [tensor for name, tensor in named if EXPERTS in f".{name}"]
+    embedding = model.get_input_embeddings().weight
+    notes = [request.note, quantised.describe(request, model) if quantised.is_quantised(request) else None]
+    numbers_at = {stored_tensors(tensor)[0].data_ptr(): tensor.numel() for _, tensor in named}
     return ModelFacts(
         name=request.model_name,
         source=request.model.source,
         weights=request.model.weights,
         dtype=request.model.dtype,
         parameters=None if request.model.dtype == "mxfp4" else sum(numbers_at.values()),
-        weight_bytes=sum(bytes_at.values()),
+        weight_bytes=count_bytes([*(tensor for _, tensor in named), *packed]),
+        lookup_bytes=0 if quantised.is_head_tied(model) else count_bytes([embedding]),
+        expert_bytes=count_bytes([*experts, *packed]),
         revision=request.revision,
         sha256=request.sha256,
-        note=request.note,
+        note="; ".join(note for note in notes if note) or None,
         config_json=request.config_json,
     )
+
+
+def count_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes that tensors are stored in, with their scales and zero points, shared ones once."""
+    stored = [part for tensor in tensors for part in stored_tensors(tensor)]
+    return sum({part.data_ptr(): part.numel() * part.element_size() for part in stored}.values())
+
+
+def stored_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors that a quantised one is made of, of a split one this rank's part; itself where it is plain."""
+    tensor = shards.local(tensor)
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in stored_tensors(getattr(tensor, name))]
 
 
 def _packed_tensors(model: Any) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
 from tokbench.measure.engines.transformers import attention, caches, graphs, kernels
+from tokbench.measure.engines.transformers.attention_choice import CANDIDATES, fastest_attention, time_on_device
 from tokbench.measure.engines.transformers.launches import InductorBackend, Launch
 from tokbench.measure.engines.transformers.options import Options
 
@@ -219,15 +220,30 @@ class CompiledLoop(_Loop):
             else:
                 self._launch()
             return
+        chosen = self._choose_attention()
         graphs.warm_up(self._launch, self.restart)
         if not self._options.device_graph:
-            self.notes = ("no device graph: engine.options.device_graph is false",)
+            self.notes = (*chosen, "no device graph: engine.options.device_graph is false")
             return
         self.restart()
         captured = graphs.capture(self._launch)
         self._graph, self.kernels_per_step = captured.graph, captured.kernels
         self.uses_device_graph = self._graph is not None
-        self.notes = () if captured.note is None else (captured.note,)
+        self.notes = chosen if captured.note is None else (*chosen, captured.note)
+
+    def _choose_attention(self) -> tuple[str, ...]:
+        """Take the fastest of our kernels over this cell's cache, unless the config named one; what was found."""
+        if self._model.config._attn_implementation not in CANDIDATES or not self._options.time_attention:
+            return ()
+        config = self._model.config
+        queries = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+        try:
+            name, note = fastest_attention(self._cache, queries, self.work.prompt_tokens, time_on_device)
+        except torch.OutOfMemoryError:
+            return ("attention kernels were not timed: no memory left for it",)
+        if self._model.config._attn_implementation != name:
+            self._model.set_attn_implementation(name)
+        return (note,)
 
     def restart(self) -> None:
         """Back to just after the prefill, so that trying a step out never runs over a buffer's end."""

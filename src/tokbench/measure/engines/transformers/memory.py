@@ -34,13 +34,19 @@ def read_memory(device: torch.device, proc: Path = PROC) -> list[MemoryNow]:
             MemoryNow("allocator_steady", torch.cuda.memory_allocated(device)),
             MemoryNow("allocator_reserved", torch.cuda.max_memory_reserved(device)),
         ]
-    return [MemoryNow("rss_peak", _rss_peak(proc))]
+    peak, steady = _status_bytes("VmHWM", proc), _status_bytes("VmRSS", proc)
+    readings = [MemoryNow("rss_peak", _lifetime_peak_bytes() if peak is None else peak)]
+    return readings if steady is None else [*readings, MemoryNow("rss_steady", steady)]
 
 
-def _rss_peak(proc: Path) -> int:
-    """VmHWM, which can be reset, or the process's lifetime peak where there is no such line."""
+def _status_bytes(key: str, proc: Path) -> int | None:
+    """One line of the process's status; VmHWM is a peak that can be reset. None where the system has no such file."""
     with contextlib.suppress(OSError):
         for line in (proc / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
+    return None
+
+
+def _lifetime_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

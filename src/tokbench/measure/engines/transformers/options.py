@@ -30,6 +30,8 @@ class Options:
     """Compile the prefill too: `always`, `never`, or `auto`: on a GPU where prompts are short (loops.py)."""
     prefill_chunk: int = 0
     """Prompt tokens per row that one forward pass of the prefill takes; 0: all of them."""
+    time_attention: bool = True
+    """On a GPU, time our attention kernels over each cell's cache and take the fastest (attention_choice.py)."""
     stream_weights: bool = True
     """On a CPU, write a float32 linear layer with one row as a loop over its weights (streamed.py)."""
 

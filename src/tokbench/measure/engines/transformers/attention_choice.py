@@ -1,0 +1,63 @@
+"""Which attention kernel a decode step takes on a GPU: the fastest over the cell's own cache, before any window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tokbench.measure.engines.transformers import attention, graphs
+
+CANDIDATES: dict[str, Callable[..., Any]] = {
+    attention.PACKED: attention.packed_attention,
+    attention.SPLIT: attention.split_attention,
+}
+PASSES = 5
+Timer = Callable[[Callable[[], None]], float]
+
+
+def fastest_attention(cache: Any, queries: int, filled: int, timer: Timer) -> tuple[str, str]:
+    """Name of the fastest kernel over every layer of `cache`, and a note with all times.
+
+    `queries`: query heads per key head; `filled`: tokens that are visible.
+    Each is timed as a decode step runs it: layer after layer, so that no keys are still in a cache of the device.
+    """
+    times = {name: timer(_over_layers(kernel, cache, queries, filled)) for name, kernel in CANDIDATES.items()}
+    said = ", ".join(f"{name} {seconds * 1e6:.0f} us" for name, seconds in times.items())
+    return min(times, key=lambda name: times[name]), f"attention of all layers, timed alone: {said}"
+
+
+def _over_layers(kernel: Callable[..., Any], cache: Any, queries: int, filled: int) -> Callable[[], None]:
+    layers: Sequence[Any] = [layer for layer in cache.layers if getattr(layer, "is_initialized", False)]
+    compiled = torch.compile(kernel, fullgraph=True, dynamic=False)
+    inputs = []
+    for layer in layers:
+        rows, key_heads, length, width = layer.keys.shape
+        query = torch.randn(rows, key_heads * queries, 1, width, dtype=layer.keys.dtype, device=layer.keys.device)
+        mask = (torch.arange(length, device=query.device) < filled).expand(rows, 1, 1, length)
+        inputs.append((query, layer.keys, layer.values, mask))
+
+    def run() -> None:
+        for query, key, value, mask in inputs:
+            compiled(None, query, key, value, mask)
+
+    return run
+
+
+def time_on_device(work: Callable[[], None]) -> float:
+    """Seconds of the fastest of five replays of `work` as a captured graph, by device events."""
+    graphs.warm_up(work, lambda: None)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    found = []
+    for _ in range(PASSES):
+        first.record()
+        graph.replay()
+        last.record()
+        last.synchronize()
+        found.append(first.elapsed_time(last) * 1e-3)
+    graph.reset()
+    return float(min(found))

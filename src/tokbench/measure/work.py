@@ -1,0 +1,103 @@
+"""What is asked of an engine and what it answers: the values that pass through the socket. They do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CellWork:
+    """What one cell asks of a step engine."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    """Token ids, one tuple a row, all of one length."""
+    output_tokens: int
+
+    @property
+    def rows(self) -> int:
+        """Sequences in one forward pass."""
+        return len(self.prompts)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens in each prompt."""
+        return len(self.prompts[0])
+
+
+class Step(NamedTuple):
+    """One finished forward pass of a static batch."""
+
+    at_ns: int
+    tokens_per_row: int
+    """Output tokens that every row got since the last stamp."""
+    drafted_per_row: tuple[int, ...] | None = None
+    accepted_per_row: tuple[int, ...] | None = None
+    draft_s: float | None = None
+    verify_s: float | None = None
+
+
+class Anchor(NamedTuple):
+    """Host stamps around one event of the device clock, as in `ClockAnchor`."""
+
+    before_at_ns: int
+    after_at_ns: int
+    label: str
+
+
+class Prepared(NamedTuple):
+    """What preparing a cell left behind."""
+
+    cache_rows: int | None
+    kv_bytes_allocated: int | None
+    compile_s: float | None
+    kernels_per_step: int | None = None
+    """Kernels that one decode step launches; None where they cannot be counted."""
+    kernels_counted_by: str | None = None
+    """How they were counted, or why they could not be."""
+
+
+class MemoryNow(NamedTuple):
+    """Bytes in use by one source, named as in `MemoryReading.source`."""
+
+    source: str
+    value_bytes: int
+
+
+class Divergence(NamedTuple):
+    """Our tokens beside a reference's."""
+
+    reference: str
+    tokens_compared: int
+    first_divergence: int | None
+    top2_gap: float | None
+
+
+class Repeat(NamedTuple):
+    """The same prompts worked through twice, as in `RepeatabilityChecked`."""
+
+    against: Literal["itself", "alone"]
+    """`itself`: the whole static batch a second time; `alone`: row 0 by itself, beside row 0 within the batch."""
+    steps: int
+    tokens_equal: bool
+    states_equal: bool | None
+    """All cached keys and values, bit by bit; None where the engine does not show them."""
+    max_abs_difference: float | None
+
+
+class Chunk(NamedTuple):
+    """Tokens of one request that arrived together."""
+
+    request_id: str
+    at_ns: int
+    tokens: int
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+class Request(NamedTuple):
+    """One prompt to be answered."""
+
+    request_id: str
+    prompt: tuple[int, ...]
+    output_tokens: int

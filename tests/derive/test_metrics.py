@@ -248,7 +248,7 @@ def test_the_roofline_has_a_compute_wall(tmp_path: Path) -> None:
 def test_what_may_lie_in_a_cache_has_no_share_of_the_memorys_rate(tmp_path: Path) -> None:
     found = []
     for name, cache in (("small", 1 << 30), ("large", 10 << 30)):  # a step reads 15.0 GB
-        script = Script(device=GPU.model_copy(update={"cache_bytes": cache}))
+        script = Script(device=GPU.model_copy(update={"cache_bytes": cache}), ceiling=ceilings())
         script.trial(script.cell())
         found.append(only_cell(script, tmp_path / name))
     assert value_of(found[0], "bandwidth_used_ratio") == pytest.approx(

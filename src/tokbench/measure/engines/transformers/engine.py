@@ -108,7 +108,8 @@ class TransformersEngine:
             is_prefill_compiled = isinstance(self._loop, CompiledLoop) and self._loop.compiles_prefill
             notes.append("prefill: compiled" if is_prefill_compiled else "prefill: not compiled")
             if self._streamed:
-                notes.append(f"{self._streamed} linear layers with one row are loops over their weights, no BLAS")
+                rows = f"up to {streamed.STREAMED_ROWS} rows"
+                notes.append(f"{self._streamed} linear layers are loops over their weights for {rows}, no BLAS")
             if self._options.compile_backend != "inductor":
                 notes.append(f"compile backend {self._options.compile_backend}: no code was generated")
         if self._options.prefill_chunk:

@@ -97,6 +97,8 @@ class Script:
         config: Mapping[str, object] | None = LLAMA_8B_CONFIG,
         parameters: int | None = LLAMA_8B_PARAMETERS,
         labels: Mapping[str, str] | None = None,
+        layers: int | None = None,
+        attention: str | None = None,
     ) -> str:
         """Plan a cell, with the facts of its group where they are new; gives its id."""
         load = (
@@ -105,8 +107,8 @@ class Script:
             else StaticBatchLoad(static_batch=static_batch)
         )
         spec = CellSpec(
-            model=ModelSpec(source=f"hf:{model}", weights=weights),
-            engine=EngineSpec(kind="fake", mode=mode),
+            model=ModelSpec(source=f"hf:{model}", weights=weights, layers=layers),
+            engine=EngineSpec(kind="fake", mode=mode, attention=attention),
             hardware=self._device.name if self._device else None,
             workload=WorkloadSpec(prompt_tokens=prompt_tokens, output_tokens=output_tokens),
             load=load,
@@ -114,6 +116,8 @@ class Script:
         )
         cell = make_cell(spec)
         self._specs[cell.cell_id] = spec
+        if config is not None and layers is not None:
+            config = {**config, "num_hidden_layers": layers}
         if cell.group not in self._groups:
             self._groups.add(cell.group)
             self._read_group(cell.group, spec, model, weights, note, config, parameters)

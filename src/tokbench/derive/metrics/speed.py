@@ -20,7 +20,10 @@ from tokbench.record import timings
 from tokbench.record.observations import RequestTrace
 from tokbench.record.run import Trial
 from tokbench.stats import percentile
-from tokbench.units import SECONDS, TOKENS_PER_S, Better
+from tokbench.units import RATIO, SECONDS, TOKENS_PER_S, Better
+
+JITTER_STEPS = 100
+"""Fewer have no 99th percentile."""
 
 
 def _needs_requests(trial: Trial) -> None:
@@ -178,6 +181,21 @@ def ttft_from_send_s(context: CellContext) -> Values:
             raise UndefinedError("no request got a token")
         values.append(statistics.fmean(waits))
     return values
+
+
+@metric(RATIO, Better.LOWER, "Step jitter, p99 over p50", order=23)
+def step_jitter_ratio(context: CellContext) -> Values:
+    """How much longer the slowest steps of decode take than the usual one.
+
+    Formula: percentile 99 / percentile 50 of step durations: per repetition where each has 100 steps, else over all
+    repetitions together, which need 100. A longer context at the end of a window is part of it.
+    """
+    all_gaps = _gaps(context)
+    if any(len(gaps) < JITTER_STEPS for gaps in all_gaps):
+        all_gaps = [[gap for gaps in all_gaps for gap in gaps]]
+    if len(all_gaps[0]) < JITTER_STEPS:
+        raise UndefinedError(f"{len(all_gaps[0])} decode steps were stamped; a 99th percentile needs {JITTER_STEPS}")
+    return [percentile(gaps, 99) / percentile(gaps, 50) for gaps in all_gaps]
 
 
 def _gaps(context: CellContext) -> list[list[float]]:

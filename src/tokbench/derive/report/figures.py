@@ -63,20 +63,22 @@ def draw_figures(cells: Sequence[CellResult], standing: Standing) -> tuple[Drawn
     return tuple(item for item in drawn if item is not None)
 
 
-def _canvas(height_in: float) -> tuple[Canvas, Axes]:
+def open_canvas(height_in: float) -> tuple[Canvas, Axes]:
+    """An empty figure of the width that reports have, and its axes."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(9.5, height_in), layout="constrained")
     return canvas, canvas.add_subplot()
 
 
-def _png(canvas: Canvas) -> bytes:
+def png_of(canvas: Canvas) -> bytes:
+    """The figure as PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Numbers as a person writes them on a logarithmic axis, as many as there is room for."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -84,7 +86,7 @@ def _plain_ticks(axis: Axis) -> None:
     decades = math.log10(high / low)
     subs = (1.0,) if decades > 4 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0) if decades > 0.6 else NARROW
     axis.set_major_locator(LogLocator(base=10, subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -95,7 +97,7 @@ def _draw_speed(standing: Standing) -> Drawn | None:
     if not ours or not theirs:
         return None
     ours.sort(key=lambda pair: pair[1].value)
-    canvas, axes = _canvas(1.4 + 0.58 * (len(ours) + len(theirs)))
+    canvas, axes = open_canvas(1.4 + 0.58 * (len(ours) + len(theirs)))
     labels: list[str] = []
     for cell, value in ours:
         if value.low is not None and value.high is not None:
@@ -120,7 +122,7 @@ def _draw_speed(standing: Standing) -> Drawn | None:
         f"was on or is not stated. {_caption_thresholds()} Sources: the table of published figures below."
     )
     alt = f"Decode speed per user of {len(ours)} cells here beside {len(theirs)} published figures"
-    return Drawn(Figure("speed.png", alt, caption), _png(canvas))
+    return Drawn(Figure("speed.png", alt, caption), png_of(canvas))
 
 
 def _caption_thresholds() -> str:
@@ -144,7 +146,7 @@ def _finish_speed(axes: Axes, labels: list[str]) -> None:
         axes.annotate(f"{threshold:g}", (threshold, 1.0), (4, -4), xycoords=("data", "axes fraction"), **LABEL)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_xlabel("decode speed per user (tokens/s, logarithmic)")
 
 
@@ -174,7 +176,7 @@ def _draw_batch(cells: Sequence[CellResult]) -> Drawn | None:
     most = sorted(curves, key=lambda name: -max(point[1] for point in curves[name]))[:MAX_CURVES]
     left_out = len(curves) - len(most)
     curves = {name: points for name, points in curves.items() if name in most}
-    canvas, axes = _canvas(4.9 + 0.34 * len(curves))
+    canvas, axes = open_canvas(4.9 + 0.34 * len(curves))
     for index, (name, points) in enumerate(curves.items()):
         color, marker = OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)]
         x, y = [point[1] for point in points], [point[2] for point in points]
@@ -188,7 +190,7 @@ def _draw_batch(cells: Sequence[CellResult]) -> Drawn | None:
         f"{_say_left_out(left_out, 'slowest lines')}Source: the runs of this report."
     )
     return Drawn(
-        Figure("batch.png", "Speed per user against system speed over the static batch", caption), _png(canvas)
+        Figure("batch.png", "Speed per user against system speed over the static batch", caption), png_of(canvas)
     )
 
 
@@ -196,8 +198,8 @@ def _finish_batch(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.margins(0.12)
-    _plain_ticks(axes.xaxis)
-    _plain_ticks(axes.yaxis)
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     axes.set_xlabel("output speed of the system (tokens/s)")
     axes.set_ylabel("decode speed per user (tokens/s)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, ncols=1)
@@ -222,7 +224,7 @@ def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
     shown = sorted(rated, key=lambda pair: -pair[1].value)[:MAX_BARS]
     with_run = _has_several_runs(cells)
     modes = list(dict.fromkeys(cell.conditions.mode for cell, _ in rated))
-    canvas, axes = _canvas(1.5 + 0.62 * len(shown))
+    canvas, axes = open_canvas(1.5 + 0.62 * len(shown))
     for row, (cell, value) in enumerate(reversed(shown)):
         color = OKABE_ITO[modes.index(cell.conditions.mode) % len(OKABE_ITO)]
         errors = None
@@ -245,7 +247,7 @@ def _draw_roofline(cells: Sequence[CellResult]) -> Drawn | None:
         "How close decode comes to reading memory at the measured ceiling (dotted: all of it), with its 95 % interval; "
         f"one colour per mode. {_say_left_out(left_out, 'lowest cells')}Source: the runs of this report."
     )
-    return Drawn(Figure("roofline.png", "Share of the measured read ceiling per cell", caption), _png(canvas))
+    return Drawn(Figure("roofline.png", "Share of the measured read ceiling per cell", caption), png_of(canvas))
 
 
 def _say_left_out(count: int, what: str) -> str:

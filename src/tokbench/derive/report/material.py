@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tokbench.derive.bounds.found import Bounds
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.report.document import Figure
 from tokbench.derive.standing import Standing
@@ -20,6 +21,8 @@ class Material:
     """The sentences of the headline."""
     figures: tuple[Figure, ...]
     """The figures that were drawn; one without data is not among them."""
+    bounds: tuple[Bounds, ...]
+    """What each run tells of its limits, in the order of `results`."""
 
     @property
     def cells(self) -> list[CellResult]:

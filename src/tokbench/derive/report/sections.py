@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokbench.derive import wording
+from tokbench.derive.report.bound_section import bound_sections
 from tokbench.derive.report.conditions_section import conditions_sections
 from tokbench.derive.report.document import Document
 from tokbench.derive.report.limits_section import limits_sections
@@ -23,6 +24,7 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             opening_section(material),
             *vendors_sections(material),
             *time_sections(material),
+            *bound_sections(material),
             *method_sections(material),
             *conditions_sections(material),
             *limits_sections(material, configs),

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tokbench.derive.bounds import find_bounds
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.headline import lines_of
 from tokbench.derive.published import PublishedFigure
+from tokbench.derive.report.bound_figures import draw_bounds
 from tokbench.derive.report.figures import draw_figures
 from tokbench.derive.report.html import render_html
 from tokbench.derive.report.markdown import render_markdown
@@ -76,9 +78,11 @@ def write_report(
     """
     standing = take_standing(results, figures, vendors)
     cells = [cell for item in results for cell in item.cells]
-    drawn = draw_figures(cells, standing) if with_figures else ()
+    bounds = tuple(find_bounds(item) for item in results)
+    drawn = (*draw_figures(cells, standing), *draw_bounds(bounds)) if with_figures else ()
     lines = lines_of(results, standing, vendors)
-    material = Material(tuple(results), standing, tuple(vendors), lines, tuple(item.figure for item in drawn))
+    shown = tuple(item.figure for item in drawn)
+    material = Material(tuple(results), standing, tuple(vendors), lines, shown, bounds)
     document = build_document(material, [_config_of(item) for item in results])
     images = {item.figure.file_name: item.png for item in drawn}
     paths = ReportPaths(
@@ -90,7 +94,7 @@ def write_report(
     )
     for path, png in zip(paths.figures, images.values(), strict=True):
         write_whole(path, png)
-    write_whole(paths.summary, dump_summary(summarise_results(results, standing.beside)).encode())
+    write_whole(paths.summary, dump_summary(summarise_results(results, standing.beside, bounds)).encode())
     write_whole(paths.cells, cells_csv(results).encode())
     write_whole(paths.markdown, render_markdown(document).encode())
     write_whole(paths.html, render_html(document, images).encode())

@@ -1,0 +1,70 @@
+"""Measured cells as points of a roofline, and what groups them: all settings but one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from tokbench.derive.bounds.found import Point
+from tokbench.derive.evaluate import CellResult, Results
+from tokbench.derive.metrics import CellContext, UndefinedError
+from tokbench.derive.metrics.roofline import step_bytes, step_flops
+from tokbench.record.run import Run
+from tokbench.stats import Estimate
+
+
+def value_of(cell: CellResult, name: str) -> float | None:
+    """A metric's value; None where it is missing."""
+    found = cell.metrics.get(name)
+    return found.value if isinstance(found, Estimate) else None
+
+
+def step_s(cell: CellResult) -> float | None:
+    """Seconds of one decode step of a static batch; None for requests and cells without a speed."""
+    rate = value_of(cell, "decode_tokens_per_s")
+    return None if rate is None or cell.conditions.static_batch is None else 1 / rate
+
+
+def find_points(results: Results) -> tuple[Point, ...]:
+    """Every measured static batch whose bytes and operations can be counted."""
+    found = [_point(cell, results.run) for cell in results.cells if cell.status == "ok"]
+    return tuple(point for point in found if point is not None)
+
+
+def _point(cell: CellResult, run: Run) -> Point | None:
+    seconds, context = step_s(cell), CellContext(cell.record, run)
+    if seconds is None:
+        return None
+    try:
+        return Point(cell, seconds, step_bytes(context), step_flops(context))
+    except UndefinedError:
+        return None
+
+
+def alike_but_for(cells: Sequence[CellResult], *path: str) -> list[list[CellResult]]:
+    """Cells in groups that differ in nothing but the setting at `path`; labels do not count."""
+    groups: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        tree = cell.record.spec.model_dump(mode="json", exclude={"labels"})
+        branch = tree
+        for name in path[:-1]:
+            branch = branch[name]
+        branch.pop(path[-1], None)
+        groups.setdefault(json.dumps(tree, sort_keys=True), []).append(cell)
+    return list(groups.values())
+
+
+class Line:
+    """A straight line through points, by least squares."""
+
+    def __init__(self, x: Sequence[float], y: Sequence[float], weights: Sequence[float] | None = None) -> None:
+        weights = weights or [1.0] * len(x)
+        total = sum(weights)
+        mean_x = sum(w * a for w, a in zip(weights, x, strict=True)) / total
+        mean_y = sum(w * b for w, b in zip(weights, y, strict=True)) / total
+        spread = sum(w * (a - mean_x) ** 2 for w, a in zip(weights, x, strict=True))
+        self.slope = sum(w * (a - mean_x) * (b - mean_y) for w, a, b in zip(weights, x, y, strict=True)) / spread
+        self.intercept = mean_y - self.slope * mean_x
+        left = sum(w * (b - self.intercept - self.slope * a) ** 2 for w, a, b in zip(weights, x, y, strict=True))
+        whole = sum(w * (b - mean_y) ** 2 for w, b in zip(weights, y, strict=True))
+        self.r_squared = 1.0 if whole == 0 else 1 - left / whole

@@ -1,0 +1,104 @@
+"""What bounds one cell: memory, arithmetic, the host, or what lies between the kernels."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from tokbench.derive.bounds.found import BoundKind, CellBound, StepFit
+from tokbench.derive.bounds.points import step_s, value_of
+from tokbench.derive.evaluate import CellResult, Missing
+from tokbench.record.run import CellRecord
+from tokbench.units import SECONDS, format_number, format_value
+
+BOUND_SHARE = 0.75
+"""From here on a ceiling bounds a step: the best public figures of PyTorch reach 0.69 to 0.72 (gpt-fast, datasheet)."""
+HOST_SHARE = 0.8
+"""A host that needs so much of a window to launch it leaves the device waiting."""
+OVERHEAD_SHARE = 0.5
+"""Below it neither memory nor arithmetic takes half of a step."""
+
+
+def bound_cell(cell: CellResult, fits: Sequence[StepFit]) -> CellBound | None:
+    """The bound of a measured static batch; None for requests and cells without a speed."""
+    seconds = step_s(cell)
+    if cell.status != "ok" or seconds is None:
+        return None
+    memory, compute = value_of(cell, "bandwidth_used_ratio"), value_of(cell, "flops_used_ratio")
+    host = host_share(cell.record)
+    kind = _kind(cell, memory, compute, host)
+    known = [share for share in (memory, compute) if share is not None]
+    rest = seconds * max(0.0, 1 - max(known)) if known else None
+    prepared = cell.record.prepared[-1] if cell.record.prepared else None
+    kernels = prepared.kernels_per_step if prepared is not None else None
+    return CellBound(
+        cell=cell,
+        kind=kind,
+        step_s=seconds,
+        memory_share=memory,
+        compute_share=compute,
+        host_share=host,
+        rest_s=rest,
+        kernels_per_step=kernels,
+        kernels_counted_by=prepared.kernels_counted_by if prepared is not None else None,
+        sentence=_sentence(cell, kind, (memory, compute, host), (seconds, rest, kernels), fits),
+    )
+
+
+def host_share(record: CellRecord) -> float | None:
+    """Median share of the decode windows that the host needed to launch them; None where device and host are one."""
+    shares = [
+        window.closed.host_s / ((window.closed.at_ns - window.opened.at_ns) * 1e-9)
+        for trial in record.good_trials()
+        for window in trial.of_kind("decode")
+        if window.closed is not None and window.closed.host_s is not None
+    ]
+    return statistics.median(shares) if shares else None
+
+
+def _kind(cell: CellResult, memory: float | None, compute: float | None, host: float | None) -> BoundKind:
+    if memory is not None and memory >= BOUND_SHARE:
+        return "memory"
+    if compute is not None and compute >= BOUND_SHARE:
+        return "compute"
+    if host is not None and host >= HOST_SHARE:
+        return "host"
+    missing = cell.metrics.get("bandwidth_used_ratio")
+    if memory is None and isinstance(missing, Missing) and "last cache" in missing.reason:
+        return "cache"
+    known = [share for share in (memory, compute) if share is not None]
+    if not known:
+        return "unknown"
+    return "overhead" if max(known) < OVERHEAD_SHARE else "mixed"
+
+
+def _sentence(
+    cell: CellResult,
+    kind: BoundKind,
+    shares: tuple[float | None, float | None, float | None],
+    costs: tuple[float, float | None, int | None],
+    fits: Sequence[StepFit],
+) -> str:
+    memory, compute, host = shares
+    seconds, rest, kernels = costs
+    said = ", ".join(
+        f"{what} {format_number(100 * share)} %"
+        for what, share in (("reading memory", memory), ("arithmetic", compute))
+        if share is not None
+    )
+    left = "" if rest is None else f"; {format_value(rest, SECONDS)} of {format_value(seconds, SECONDS)} are neither"
+    if kernels and rest is not None:
+        left += f", {format_value(rest / kernels, SECONDS)} for each of {kernels:,} kernels and operators"
+    fit = next((found for found in fits if any(point.cell is cell for point in found.points)), None)
+    constant = f"; the fit's constant is {format_value(fit.t0_s, SECONDS)}" if fit is not None else ""
+    launching = "" if host is None else f"; the host needed {format_number(100 * host)} % of the window to launch it"
+    words = {
+        "memory": f"Memory: at the measured ceilings a step is {said}",
+        "compute": f"Arithmetic: at the measured ceilings a step is {said}",
+        "host": f"The host: it launches too slowly; a step is {said}",
+        "overhead": f"What lies between: at the measured ceilings a step is only {said}",
+        "mixed": f"Several things: at the measured ceilings a step is {said}",
+        "cache": f"Not memory: the weights fit in the device's last cache{f'; a step is {said}' if said else ''}",
+        "unknown": "Unknown: no ceiling was measured, or the step's bytes cannot be counted",
+    }
+    return f"{words[kind]}{left}{constant}{launching}."

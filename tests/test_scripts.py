@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.read_bytes().startswith(b"#!/usr/bin/env bash"))
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
-GPU_STEPS = ["doctor", "tests", "llama8b", "limit", "llama70b", "precision", "quick", "moe30b"]
+GPU_STEPS = ["doctor", "tests", "llama8b", "limit", "llama70b", "attention", "precision", "quick", "moe30b"]
 
 
 def project() -> dict[str, object]:

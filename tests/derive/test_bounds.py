@@ -48,6 +48,8 @@ def test_points_on_a_line_give_the_constant_and_the_rate_back(tmp_path: Path) ->
     (fit,) = fits
     assert (fit.t0_s, fit.bytes_per_s, fit.r_squared) == pytest.approx((0.002, 4e12, 1.0), rel=1e-9)
     assert ("eager", "bf16", 4) == (fit.mode, fit.precision, len(fit.points))
+    assert fit.t0_interval_s == pytest.approx((0.002, 0.002), rel=1e-6)
+    assert fit.bytes_per_s_interval == pytest.approx((4e12, 4e12), rel=1e-6)
 
 
 def test_a_fit_counts_errors_relative_to_the_step(tmp_path: Path) -> None:
@@ -55,9 +57,11 @@ def test_a_fit_counts_errors_relative_to_the_step(tmp_path: Path) -> None:
     times = [0.001 + size / 1e12 for size in sizes]
     times[2] *= 1.5  # half as long again: the small steps still decide where the line begins
     (fit,), _ = fit_steps(points_at(tmp_path, sizes, times))
+    plain = Line(sizes, times).intercept
+    assert abs(fit.t0_s - 0.001) < abs(plain - 0.001)
     assert 0 < fit.t0_s < 0.001
-    assert Line(sizes, times).intercept < 0  # unweighted, the largest step alone decides
     assert fit.r_squared < 1
+    assert fit.t0_interval_s is not None and fit.t0_interval_s[0] < fit.t0_s < fit.t0_interval_s[1]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,8 @@ READ_S = 15.0e9 / READ
     ("step_s", "batch", "multiply", "expected"),
     [
         (READ_S / 0.9, 1, MULTIPLY, "memory"),
-        (READ_S / 0.6, 1, MULTIPLY, "mixed"),
+        (READ_S / 0.7, 1, MULTIPLY, "mixed"),
+        (READ_S / 1.2, 1, MULTIPLY, "unknown"),
         (READ_S / 0.2, 1, MULTIPLY, "overhead"),
         (64 * 15.0e9 / 2e12 / 0.9, 64, 2e12, "compute"),
     ],
@@ -105,15 +110,20 @@ def test_the_larger_ceiling_decides(tmp_path: Path, step_s: float, batch: int, m
     assert expected == bound.kind
     assert bound.memory_share is not None and bound.compute_share is not None and bound.rest_s is not None
     largest = max(bound.memory_share, bound.compute_share)
-    assert bound.rest_s == pytest.approx(step_s * (1 - largest))
+    assert bound.rest_s == pytest.approx(max(0.0, step_s * (1 - largest)))
     assert "%" in bound.sentence
 
 
-def test_a_host_that_launches_too_slowly_bounds_the_step(tmp_path: Path) -> None:
-    for share, expected in ((0.95, "host"), (0.5, "overhead")):
+def test_a_host_that_launches_too_slowly_bounds_a_step_of_an_idle_device(tmp_path: Path) -> None:
+    cases = (
+        (0.95, 0.3, "host"),
+        (0.5, 0.3, "overhead"),
+        (0.95, 0.7, "mixed"),
+    )  # the last: a full queue keeps it waiting
+    for share, memory, expected in cases:
         script = Script(ceiling=ceilings(read_bytes_per_s=READ, matmul_flops_per_s=MULTIPLY))
-        script.trial(script.cell(), step_s=READ_S / 0.3)
-        window_s = 4 * READ_S / 0.3
+        script.trial(script.cell(), step_s=READ_S / memory)
+        window_s = 4 * READ_S / memory
         script.events = [
             event.model_copy(update={"host_s": share * window_s}) if isinstance(event, WindowClosed) else event
             for event in script.events
@@ -138,6 +148,21 @@ def test_without_a_ceiling_nothing_is_claimed(tmp_path: Path) -> None:
     script.trial(script.cell())
     (bound,) = bounds_of(script, tmp_path).cells
     assert ("unknown", None, None) == (bound.kind, bound.memory_share, bound.rest_s)
+
+
+@pytest.mark.parametrize(("kernels", "expected"), [(2000, "overhead"), (7, "kernels")])
+def test_few_long_kernels_are_not_what_lies_between(tmp_path: Path, kernels: int, expected: str) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=READ, matmul_flops_per_s=MULTIPLY))
+    cell_id = script.cell()
+    script.prepare(cell_id)
+    script.events = [
+        event.model_copy(update={"kernels_per_step": kernels}) if isinstance(event, CellPrepared) else event
+        for event in script.events
+    ]
+    script.trial(cell_id, step_s=READ_S / 0.2)
+    (bound,) = bounds_of(script, tmp_path).cells
+    assert expected == bound.kind
+    assert ("for each of" in bound.sentence) == (expected == "overhead")
 
 
 def test_kernels_share_what_is_left_of_a_step(tmp_path: Path) -> None:
@@ -199,6 +224,30 @@ def test_kernels_that_were_tried_are_set_beside_the_fastest(tmp_path: Path) -> N
     assert ("engine.attention", ("sdpa_gqa", "flex_attention", "sdpa")) == (choice.setting, choice.values)
     ratios = [getattr(item, "value", None) for item in choice.slowdowns]
     assert ratios == pytest.approx([1.0, 1.5, 2.0])
+
+
+def test_other_kernels_are_other_lines(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=READ))
+    for prompt in (100, 200, 300):
+        script.trial(script.cell(prompt_tokens=prompt))
+        script.trial(script.cell(prompt_tokens=prompt, attention="flex_attention"))
+    points = find_points(results_of(script, tmp_path))
+    changed = [
+        dataclasses.replace(
+            point,
+            step_bytes=1e9 * (1 + index // 2),
+            step_s=0.001 * (1 + index % 2) + (1 + index // 2) / 4e3,
+            cell=dataclasses.replace(
+                point.cell,
+                conditions=dataclasses.replace(
+                    point.cell.conditions, attention_kernel=point.cell.record.spec.engine.attention or "sdpa"
+                ),
+            ),
+        )
+        for index, point in enumerate(points)
+    ]
+    fits, _ = fit_steps(changed)
+    assert {"eager, sdpa": 0.001, "eager, flex_attention": 0.002} == pytest.approx({f.mode: f.t0_s for f in fits})
 
 
 def test_memory_names_cells_that_ran_out_of_it(tmp_path: Path) -> None:

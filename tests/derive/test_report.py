@@ -52,7 +52,8 @@ def test_the_golden_record_is_what_the_script_makes(tmp_path: Path) -> None:
 
 def test_every_file_is_there(tmp_path: Path) -> None:
     paths = report_of(rich_script(), tmp_path, with_figures=True)
-    assert sorted(path.name for path in paths.figures) == ["batch.png", "roofline.png", "speed.png"]
+    drawn = sorted(path.name for path in paths.figures)
+    assert drawn == ["batch.png", "limit_roofline.png", "roofline.png", "speed.png"]
     for path in (paths.markdown, paths.html, paths.summary, paths.cells, *paths.figures):
         assert path.stat().st_size > 0
     assert [path.name for path in paths.markdown.parent.iterdir() if path.name.startswith(".")] == []
@@ -71,7 +72,7 @@ def test_a_figure_without_data_is_left_out(tmp_path: Path) -> None:
 def test_html_needs_no_network(tmp_path: Path) -> None:
     page = report_of(rich_script(), tmp_path, with_figures=True).html.read_text(encoding="utf-8")
     assert re.findall(r'(?:src|@import|url\()\s*=?\s*"?https?:', page) == []
-    assert page.count('<img src="data:image/png;base64,') == 3
+    assert page.count('<img src="data:image/png;base64,') == 4
     assert "prefers-color-scheme: dark" in page
 
 

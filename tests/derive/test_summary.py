@@ -12,6 +12,7 @@ import pytest
 
 from builders import Script
 from report_builders import FIGURES, VENDORS, rich_script
+from tokbench.derive.bounds import find_bounds
 from tokbench.derive.evaluate import evaluate
 from tokbench.derive.metrics import catalog
 from tokbench.derive.standing import take_standing
@@ -24,7 +25,7 @@ DOC = (Path(__file__).parents[2] / "docs" / "summary-json.md").read_text(encodin
 def summary_of(script: Script, folder: Path, runs: int = 1) -> dict[str, Any]:
     results = [evaluate(script.run(folder / str(index)), f"run-{index}") for index in range(runs)]
     standing = take_standing(results, FIGURES, VENDORS)
-    text = dump_summary(summarise_results(results, standing.beside))
+    text = dump_summary(summarise_results(results, standing.beside, [find_bounds(item) for item in results]))
     loaded = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the summary"))
     assert isinstance(loaded, dict)
     return loaded
@@ -63,6 +64,21 @@ def test_cells(summary: dict[str, Any]) -> None:
         assert set(cell["conditions"]) == {field for field in Conditions.__dataclass_fields__}
         assert set(cell["metrics"]) == set(catalog())
         assert cell["validity"]["verdict"] in ("valid", "suspect", "invalid")
+
+
+def test_bounds(summary: dict[str, Any]) -> None:
+    bounds = [cell["bound"] for cell in summary["cells"]]
+    assert ["missing" in bound for bound in bounds] == [False] * 4 + [True] * 2
+    first = bounds[0]
+    assert set(first) == {"kind", "memory_share", "compute_share", "host_share", "rest_s", "sentence"}
+    assert first["rest_s"] == pytest.approx(0.0204 * (1 - first["memory_share"]), rel=0.01)
+    assert [cell["repeats"] for cell in summary["cells"]] == [[]] * 6
+
+
+def test_limits(summary: dict[str, Any]) -> None:
+    limits = summary["run"]["limits"]
+    assert set(limits) == {"fits", "unfitted", "depths", "contexts", "prefills", "choices"}
+    assert limits["fits"] == [] and len(limits["unfitted"]) > 0
 
 
 def test_metrics_are_values_or_reasons(summary: dict[str, Any]) -> None:
@@ -114,7 +130,8 @@ def test_it_is_deterministic(tmp_path: Path) -> None:
     texts = []
     for name in ("a", "b"):
         results = [evaluate(rich_script().run(tmp_path / name), "run")]
-        texts.append(dump_summary(summarise_results(results, take_standing(results, FIGURES, VENDORS).beside)))
+        beside = take_standing(results, FIGURES, VENDORS).beside
+        texts.append(dump_summary(summarise_results(results, beside, [find_bounds(item) for item in results])))
     assert texts[0] == texts[1]
 
 

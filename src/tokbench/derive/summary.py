@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from tokbench.derive.bounds.found import Bounds, CellBound, Choice, DepthFloor, RepeatRow, StepFit
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.published import Comparison, NoComparison
@@ -26,15 +27,17 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 JsonObject: TypeAlias = dict[str, Json]
 
 
-def summarise_results(results: Sequence[Results], beside: Sequence[Beside]) -> JsonObject:
-    """The summary of one run, or of several merged in the order given."""
+def summarise_results(results: Sequence[Results], beside: Sequence[Beside], bounds: Sequence[Bounds]) -> JsonObject:
+    """The summary of one run, or of several merged in the order given; `bounds` holds those of each run."""
     if not results:
         raise ValueError("a summary needs at least one run")
-    first, *others = results
+    paired = list(zip(results, bounds, strict=True))
+    runs: list[JsonObject] = [{**_run(item), "limits": _limits(found)} for item, found in paired]
+    merged: list[Json] = [*runs[1:]]
     return {
         "schema": SUMMARY_SCHEMA,
-        "run": {**_run(first), "merged_with": [_run(item) for item in others]},
-        "cells": [_cell(cell) for item in results for cell in item.cells],
+        "run": {**runs[0], "merged_with": merged},
+        "cells": [_cell(cell, found) for item, found in paired for cell in item.cells],
         "published": [_beside(item) for item in beside],
         "decision": [],
         "claims": [],
@@ -113,7 +116,8 @@ def _rate(value: float | None) -> Json:
     return _missing("not measured in this run") if value is None else _number(value)
 
 
-def _cell(cell: CellResult) -> JsonObject:
+def _cell(cell: CellResult, bounds: Bounds) -> JsonObject:
+    bound = next((found for found in bounds.cells if found.cell.cell_id == cell.cell_id), None)
     labels: JsonObject = {key: value for key, value in sorted(cell.labels.items())}
     return {
         "run": cell.run_name,
@@ -129,7 +133,73 @@ def _cell(cell: CellResult) -> JsonObject:
         },
         "metrics": {name: _metric(value) for name, value in cell.metrics.items()},
         "tables": _tables(cell),
+        "bound": _missing("no decode step of a static batch was measured") if bound is None else _bound(bound),
+        "repeats": [_repeat(row) for row in bounds.repeats if row.cell.cell_id == cell.cell_id],
     }
+
+
+def _bound(bound: CellBound) -> JsonObject:
+    return {
+        "kind": bound.kind,
+        "memory_share": _end(bound.memory_share),
+        "compute_share": _end(bound.compute_share),
+        "host_share": _end(bound.host_share),
+        "rest_s": _end(bound.rest_s),
+        "sentence": bound.sentence,
+    }
+
+
+def _repeat(row: RepeatRow) -> JsonObject:
+    return {
+        "against": row.against,
+        "steps": row.steps,
+        "tokens_equal": row.tokens_equal,
+        "states_equal": row.states_equal,
+        "max_abs_difference": _end(row.max_abs_difference),
+    }
+
+
+def _limits(bounds: Bounds) -> JsonObject:
+    """What cells tell together; a cell stands as its id."""
+    return {
+        "fits": [_fit(fit) for fit in bounds.fits],
+        "unfitted": list(bounds.unfitted),
+        "depths": [_depth(floor) for floor in bounds.depths],
+        "contexts": [_plain(dataclasses.asdict(cost)) for cost in bounds.contexts],
+        "prefills": [_plain(dataclasses.asdict(curve)) for curve in bounds.prefills],
+        "choices": [_choice(choice) for choice in bounds.choices],
+    }
+
+
+def _fit(fit: StepFit) -> JsonObject:
+    points: list[Json] = [
+        {"cell_id": point.cell.cell_id, "step_s": point.step_s, "step_bytes": point.step_bytes} for point in fit.points
+    ]
+    return {
+        "mode": fit.mode,
+        "precision": fit.precision,
+        "t0_s": _number(fit.t0_s),
+        "t0_interval_s": _plain(fit.t0_interval_s),
+        "bytes_per_s": _number(fit.bytes_per_s),
+        "bytes_per_s_interval": _plain(fit.bytes_per_s_interval),
+        "r_squared": _number(fit.r_squared),
+        "points": points,
+    }
+
+
+def _depth(floor: DepthFloor) -> JsonObject:
+    caps: list[Json] = [{"layers": layers, "tokens_per_s": _number(cap)} for layers, cap in floor.caps_tokens_per_s]
+    fields: JsonObject = {name: _plain(value) for name, value in dataclasses.asdict(floor).items()}
+    return {**fields, "caps_tokens_per_s": caps}
+
+
+def _choice(choice: Choice) -> JsonObject:
+    rows = zip(choice.cells, choice.values, choice.slowdowns, choice.byte_ratios, strict=True)
+    members: list[Json] = [
+        {"cell_id": cell.cell_id, "value": value, "slowdown_x": _metric(slowdown), "byte_ratio": _end(ratio)}
+        for cell, value, slowdown, ratio in rows
+    ]
+    return {"setting": choice.setting, "cells": members}
 
 
 def _metric(value: Estimate | Missing) -> JsonObject:

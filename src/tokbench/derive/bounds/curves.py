@@ -13,6 +13,7 @@ from tokbench.derive.evaluate import CellResult
 from tokbench.record.depth import layers_of
 
 MIN_POINTS = 3
+OCTAVE = math.log(2) - 1e-9
 CAP_LAYERS = (32, 80, 126)
 """Layers of Llama-3.1-8B, -70B and -405B."""
 
@@ -28,19 +29,20 @@ def find_depths(cells: Sequence[CellResult]) -> Iterator[DepthFloor]:
         if len({row[0] for row in rows}) < MIN_POINTS:
             continue
         line = Line([row[0] for row in rows], [row[1] for row in rows])
-        shares = [share for _, seconds, cell in rows if (share := _byte_share(cell, seconds)) is not None]
+        shares = [_byte_share(cell, seconds) for _, seconds, cell in rows]
+        known_shares = [share for share in shares if share is not None]
         last = rows[-1][2]
         if line.slope > 0:
             yield DepthFloor(
                 run_name=last.run_name,
                 mode=last.conditions.mode or "",
-                model=wording.say_model(last),
+                model=wording.say_model(last).replace(f", {rows[-1][0]} layers", ""),
                 layers=tuple(row[0] for row in rows),
                 step_s=tuple(row[1] for row in rows),
                 s_per_layer=line.slope,
                 t0_s=line.intercept,
                 r_squared=line.r_squared,
-                largest_byte_share=max(shares, default=None),
+                largest_byte_share=max(known_shares) if len(known_shares) == len(shares) else None,
                 caps_tokens_per_s=tuple((layers, 1 / (layers * line.slope)) for layers in CAP_LAYERS),
             )
 
@@ -66,7 +68,6 @@ def find_contexts(cells: Sequence[CellResult]) -> Iterator[ContextCost]:
         if len(rows) < MIN_POINTS:
             continue
         cell = rows[-1][2]
-        rate, per_token = value_of(cell, "read_bytes_per_s"), value_of(cell, "kv_bytes_per_token")
         batch = cell.conditions.static_batch or 1
         yield ContextCost(
             run_name=cell.run_name,
@@ -76,8 +77,17 @@ def find_contexts(cells: Sequence[CellResult]) -> Iterator[ContextCost]:
             contexts=tuple(row[0] for row in rows),
             step_s=tuple(row[1] for row in rows),
             s_per_token=Line([row[0] for row in rows], [row[1] for row in rows]).slope,
-            roofline_s_per_token=None if rate is None or per_token is None else per_token * batch / rate,
+            roofline_s_per_token=_roofline_slope(rows[0][2], cell, rows[-1][0] - rows[0][0]),
         )
+
+
+def _roofline_slope(shortest: CellResult, longest: CellResult, tokens: int) -> float | None:
+    """Seconds per token of context that the bytes between two cells take at the read ceiling."""
+    rate = value_of(longest, "read_bytes_per_s")
+    sizes = [value_of(cell, "bytes_read_per_step") for cell in (shortest, longest)]
+    if rate is None or sizes[0] is None or sizes[1] is None or tokens <= 0:
+        return None
+    return (sizes[1] - sizes[0]) / tokens / rate
 
 
 def find_prefills(cells: Sequence[CellResult]) -> Iterator[PrefillCurve]:
@@ -92,7 +102,8 @@ def find_prefills(cells: Sequence[CellResult]) -> Iterator[PrefillCurve]:
             continue
         cell = rows[-1][2]
         logs = [(math.log(tokens), math.log(seconds)) for tokens, seconds, _ in rows]
-        (before_x, before_y), (last_x, last_y) = logs[-2:]
+        last_x, last_y = logs[-1]
+        before_x, before_y = next(log for log in reversed(logs) if log[0] <= last_x - OCTAVE or log is logs[0])
         yield PrefillCurve(
             run_name=cell.run_name,
             mode=cell.conditions.mode or "",

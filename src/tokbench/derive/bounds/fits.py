@@ -18,13 +18,19 @@ def fit_steps(points: Sequence[Point]) -> tuple[tuple[StepFit, ...], tuple[str, 
     Least squares on relative errors (weights 1 / t^2), R^2 with the same weights.
     Source: shared/data/experiments.md, HA1.
     """
-    groups: dict[tuple[str, str], list[Point]] = {}
+    groups: dict[tuple[str, ...], list[Point]] = {}
     for point in points:
-        conditions = point.cell.conditions
-        if conditions.static_batch == 1 and value_of(point.cell, "bandwidth_used_ratio") is not None:
-            groups.setdefault((conditions.mode or "", conditions.precision or ""), []).append(point)
+        is_usable = (
+            point.cell.validity.verdict != "invalid" and value_of(point.cell, "bandwidth_used_ratio") is not None
+        )
+        if point.cell.conditions.static_batch == 1 and is_usable:
+            groups.setdefault(_settings(point), []).append(point)
     fits, refused = [], []
-    for (mode, precision), members in groups.items():
+    for members in groups.values():
+        conditions = members[0].cell.conditions
+        mode, precision = conditions.mode or "", conditions.precision or ""
+        if sum(key[:3] == _settings(members[0])[:3] for key in groups) > 1:
+            mode += f", {conditions.attention_kernel}"
         found = _fit(mode, precision, members)
         if isinstance(found, str):
             refused.append(f"{mode}, {precision}: {found}")
@@ -33,6 +39,13 @@ def fit_steps(points: Sequence[Point]) -> tuple[tuple[StepFit, ...], tuple[str, 
     if not groups:
         refused.append("no single stream was measured whose bytes per step come from memory")
     return tuple(fits), tuple(refused)
+
+
+def _settings(point: Point) -> tuple[str, ...]:
+    """What has to be alike on one line: all but model and context."""
+    conditions, engine = point.cell.conditions, point.cell.record.spec.engine
+    names = (conditions.engine, conditions.mode, conditions.precision, conditions.attention_kernel)
+    return (*(name or "" for name in names), str(engine.threads), str(sorted(engine.options.items())))
 
 
 def _fit(mode: str, precision: str, points: list[Point]) -> StepFit | str:
@@ -45,6 +58,7 @@ def _fit(mode: str, precision: str, points: list[Point]) -> StepFit | str:
     line = Line(sizes, times, [1 / seconds**2 for seconds in times])
     if line.slope <= 0:
         return "no fit, larger steps were not slower"
+    intervals = line.intervals()
     return StepFit(
         run_name=points[0].cell.run_name,
         mode=mode,
@@ -53,4 +67,11 @@ def _fit(mode: str, precision: str, points: list[Point]) -> StepFit | str:
         bytes_per_s=1 / line.slope,
         r_squared=line.r_squared,
         points=tuple(points),
+        t0_interval_s=None if intervals is None else intervals[0],
+        bytes_per_s_interval=None if intervals is None else _inverse(intervals[1]),
     )
+
+
+def _inverse(slope: tuple[float, float]) -> tuple[float, float | None]:
+    low, high = slope
+    return 1 / high, 1 / low if low > 0 else None

@@ -8,9 +8,9 @@ from typing import Literal
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.stats import Estimate
 
-BoundKind = Literal["memory", "compute", "host", "overhead", "cache", "mixed", "unknown"]
-"""`overhead`: neither memory nor arithmetic takes half a step: launches, barriers, small kernels. `cache`: so few bytes
-that the last cache holds them."""
+BoundKind = Literal["memory", "compute", "host", "overhead", "kernels", "cache", "mixed", "unknown"]
+"""Where neither memory nor arithmetic takes half a step: `overhead`, launches, barriers and small kernels; `kernels`,
+few and long ones that use neither well. `cache`: so few bytes that the last cache holds them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepFit:
-    """t = t0 + bytes / rate over cells of one run, engine, mode and precision; least squares on relative errors."""
+    """t = t0 + bytes / rate over single streams of one run that differ in model and context alone."""
 
     run_name: str
     mode: str
@@ -34,6 +34,10 @@ class StepFit:
     bytes_per_s: float
     r_squared: float
     points: tuple[Point, ...]
+    t0_interval_s: tuple[float, float] | None = None
+    """95 %, from the residuals of the points."""
+    bytes_per_s_interval: tuple[float, float | None] | None = None
+    """95 %; no upper end where the slope's interval reaches zero."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class ContextCost:
     s_per_token: float
     """Slope: seconds that one more token of context of every row adds to a step."""
     roofline_s_per_token: float | None
-    """The same from KV bytes per token, rows and the read ceiling."""
+    """The same from the bytes that longer contexts add, at the read ceiling."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class PrefillCurve:
     exponent: float
     """Slope of log time over log length: 1 where every token costs the same, 2 where attention is all."""
     last_exponent: float | None
-    """The same between the two longest prompts."""
+    """The same between the longest prompt and the longest of at most half of it."""
     used_ratio: tuple[float | None, ...]
     """FLOPs used, per prompt length."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 
 from tokbench.derive.bounds.found import Point
@@ -10,7 +11,7 @@ from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.metrics import CellContext, UndefinedError
 from tokbench.derive.metrics.roofline import step_bytes, step_flops
 from tokbench.record.run import Run
-from tokbench.stats import Estimate
+from tokbench.stats import Estimate, t_quantile
 
 
 def value_of(cell: CellResult, name: str) -> float | None:
@@ -42,10 +43,12 @@ def _point(cell: CellResult, run: Run) -> Point | None:
 
 
 def alike_but_for(cells: Sequence[CellResult], *path: str) -> list[list[CellResult]]:
-    """Cells in groups that differ in nothing but the setting at `path`; labels do not count."""
+    """Cells in groups that differ in the setting at `path` alone; labels and checks outside windows do not count."""
     groups: dict[str, list[CellResult]] = {}
     for cell in cells:
         tree = cell.record.spec.model_dump(mode="json", exclude={"labels"})
+        for check in ("check_tokens", "check_repeat"):
+            tree["engine"].pop(check, None)
         branch = tree
         for name in path[:-1]:
             branch = branch[name]
@@ -65,6 +68,20 @@ class Line:
         spread = sum(w * (a - mean_x) ** 2 for w, a in zip(weights, x, strict=True))
         self.slope = sum(w * (a - mean_x) * (b - mean_y) for w, a, b in zip(weights, x, y, strict=True)) / spread
         self.intercept = mean_y - self.slope * mean_x
+        self._spread, self._mean_x, self._total, self._n = spread, mean_x, total, len(x)
         left = sum(w * (b - self.intercept - self.slope * a) ** 2 for w, a, b in zip(weights, x, y, strict=True))
         whole = sum(w * (b - mean_y) ** 2 for w, b in zip(weights, y, strict=True))
         self.r_squared = 1.0 if whole == 0 else 1 - left / whole
+        self._left = left
+
+    def intervals(self) -> tuple[tuple[float, float], tuple[float, float]] | None:
+        """95 % t intervals of intercept and slope; None with fewer than three points."""
+        if self._n < 3:
+            return None
+        quantile, variance = t_quantile(0.975, self._n - 2), self._left / (self._n - 2)
+        slope = quantile * math.sqrt(variance / self._spread)
+        intercept = quantile * math.sqrt(variance * (1 / self._total + self._mean_x**2 / self._spread))
+        return (
+            (self.intercept - intercept, self.intercept + intercept),
+            (self.slope - slope, self.slope + slope),
+        )

@@ -54,7 +54,12 @@ def _choice(path: tuple[str, ...], group: list[CellResult]) -> Choice:
 
 
 def _slowdown(best: CellResult, cell: CellResult) -> Estimate | Missing:
-    return exact(1.0, "") if cell is best else paired_ratio(best, cell, SPEED)
+    if cell is best:
+        return exact(1.0, "")
+    found, values = paired_ratio(best, cell, SPEED), (value_of(best, SPEED), value_of(cell, SPEED))
+    if isinstance(found, Missing) and values[0] and values[1]:
+        return exact(values[0] / values[1], "")  # no block holds both: a ratio without an interval
+    return found
 
 
 def _setting(cell: CellResult, path: tuple[str, ...]) -> str:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 
 from tokbench.derive.bounds.found import BoundKind, CellBound, StepFit
 from tokbench.derive.bounds.points import step_s, value_of
-from tokbench.derive.evaluate import CellResult, Missing
+from tokbench.derive.evaluate import CellResult
 from tokbench.record.run import CellRecord
 from tokbench.units import SECONDS, format_number, format_value
 
-BOUND_SHARE = 0.75
-"""From here on a ceiling bounds a step: the best public figures of PyTorch reach 0.69 to 0.72 (gpt-fast, datasheet)."""
+BOUND_SHARE = 0.8
+"""From here on a ceiling bounds a step: it takes at most a quarter longer than its bytes or operations have to."""
+TRUSTED_R_SQUARED = 0.9
+"""A worse line's constant explains nothing."""
 HOST_SHARE = 0.8
 """A host that needs so much of a window to launch it leaves the device waiting."""
+LONG_KERNEL_S = 100e-6
+"""What is left of a step, for each kernel: launches cost 2 to 10 us on a GPU, operators of eager mode 20 to 60 us."""
 OVERHEAD_SHARE = 0.5
 """Below it neither memory nor arithmetic takes half of a step."""
 
@@ -26,11 +30,13 @@ def bound_cell(cell: CellResult, fits: Sequence[StepFit]) -> CellBound | None:
         return None
     memory, compute = value_of(cell, "bandwidth_used_ratio"), value_of(cell, "flops_used_ratio")
     host = host_share(cell.record)
-    kind = _kind(cell, memory, compute, host)
     known = [share for share in (memory, compute) if share is not None]
     rest = seconds * max(0.0, 1 - max(known)) if known else None
     prepared = cell.record.prepared[-1] if cell.record.prepared else None
     kernels = prepared.kernels_per_step if prepared is not None else None
+    kind = _kind(cell, memory, compute, host)
+    if kind == "overhead" and kernels and rest is not None and rest / kernels > LONG_KERNEL_S:
+        kind = "kernels"
     return CellBound(
         cell=cell,
         kind=kind,
@@ -57,19 +63,25 @@ def host_share(record: CellRecord) -> float | None:
 
 
 def _kind(cell: CellResult, memory: float | None, compute: float | None, host: float | None) -> BoundKind:
-    if memory is not None and memory >= BOUND_SHARE:
-        return "memory"
-    if compute is not None and compute >= BOUND_SHARE:
-        return "compute"
-    if host is not None and host >= HOST_SHARE:
-        return "host"
-    missing = cell.metrics.get("bandwidth_used_ratio")
-    if memory is None and isinstance(missing, Missing) and "last cache" in missing.reason:
-        return "cache"
+    """A launch queue that is full keeps the host waiting too: the host counts where the device is mostly idle alone."""
     known = [share for share in (memory, compute) if share is not None]
-    if not known:
+    if not known or (max(known) > 1 and cell.validity.verdict == "invalid"):
         return "unknown"
-    return "overhead" if max(known) < OVERHEAD_SHARE else "mixed"
+    ceilings: tuple[tuple[BoundKind, float | None], ...] = (("memory", memory), ("compute", compute))
+    for kind, share in ceilings:
+        if share is not None and share >= BOUND_SHARE:
+            return kind
+    if memory is None and is_cached(cell):
+        return "cache"
+    if memory is None or compute is None or max(known) >= OVERHEAD_SHARE:
+        return "mixed"
+    return "host" if host is not None and host >= HOST_SHARE else "overhead"
+
+
+def is_cached(cell: CellResult) -> bool:
+    """Whether bytes and ceiling are known, and yet no share of the memory's rate: the last cache holds the bytes."""
+    named = [value_of(cell, name) for name in ("bytes_read_per_step", "read_bytes_per_s", "decode_tokens_per_s")]
+    return None not in named and value_of(cell, "bandwidth_used_ratio") is None
 
 
 def _sentence(
@@ -87,18 +99,20 @@ def _sentence(
         if share is not None
     )
     left = "" if rest is None else f"; {format_value(rest, SECONDS)} of {format_value(seconds, SECONDS)} are neither"
-    if kernels and rest is not None:
+    if kernels and rest is not None and rest / kernels <= LONG_KERNEL_S:
         left += f", {format_value(rest / kernels, SECONDS)} for each of {kernels:,} kernels and operators"
     fit = next((found for found in fits if any(point.cell is cell for point in found.points)), None)
-    constant = f"; the fit's constant is {format_value(fit.t0_s, SECONDS)}" if fit is not None else ""
+    is_trusted = fit is not None and fit.t0_s > 0 and fit.r_squared >= TRUSTED_R_SQUARED
+    constant = f"; the fit's constant is {format_value(fit.t0_s, SECONDS)}" if fit is not None and is_trusted else ""
     launching = "" if host is None else f"; the host needed {format_number(100 * host)} % of the window to launch it"
     words = {
         "memory": f"Memory: at the measured ceilings a step is {said}",
         "compute": f"Arithmetic: at the measured ceilings a step is {said}",
         "host": f"The host: it launches too slowly; a step is {said}",
         "overhead": f"What lies between: at the measured ceilings a step is only {said}",
+        "kernels": f"The kernels: few and long, at the measured ceilings a step is only {said}",
         "mixed": f"Several things: at the measured ceilings a step is {said}",
         "cache": f"Not memory: the weights fit in the device's last cache{f'; a step is {said}' if said else ''}",
-        "unknown": "Unknown: no ceiling was measured, or the step's bytes cannot be counted",
+        "unknown": f"Unknown: {'a share is above 1' if said else 'no ceiling was measured, or the bytes are unknown'}",
     }
     return f"{words[kind]}{left}{constant}{launching}."

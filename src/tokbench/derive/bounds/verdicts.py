@@ -98,13 +98,16 @@ def _sentence(
         for what, share in (("reading memory", memory), ("arithmetic", compute))
         if share is not None
     )
-    left = "" if rest is None else f"; {format_value(rest, SECONDS)} of {format_value(seconds, SECONDS)} are neither"
-    if kernels and rest is not None and rest / kernels <= LONG_KERNEL_S:
+    left = ""
+    if rest is not None and kind != "unknown":
+        left = f"; {format_value(rest, SECONDS)} of {format_value(seconds, SECONDS)} are neither"
+    if left and kernels and rest is not None and rest / kernels <= LONG_KERNEL_S:
         left += f", {format_value(rest / kernels, SECONDS)} for each of {kernels:,} kernels and operators"
     fit = next((found for found in fits if any(point.cell is cell for point in found.points)), None)
     is_trusted = fit is not None and fit.t0_s > 0 and fit.r_squared >= TRUSTED_R_SQUARED
     constant = f"; the fit's constant is {format_value(fit.t0_s, SECONDS)}" if fit is not None and is_trusted else ""
     launching = "" if host is None else f"; the host needed {format_number(100 * host)} % of the window to launch it"
+    why = f"a share above 1 ({said})" if said else "no ceiling was measured, or the bytes are not known"
     words = {
         "memory": f"Memory: at the measured ceilings a step is {said}",
         "compute": f"Arithmetic: at the measured ceilings a step is {said}",
@@ -113,6 +116,6 @@ def _sentence(
         "kernels": f"The kernels: few and long, at the measured ceilings a step is only {said}",
         "mixed": f"Several things: at the measured ceilings a step is {said}",
         "cache": f"Not memory: the weights fit in the device's last cache{f'; a step is {said}' if said else ''}",
-        "unknown": f"Unknown: {'a share is above 1' if said else 'no ceiling was measured, or the bytes are unknown'}",
+        "unknown": f"Unknown: {why}",
     }
     return f"{words[kind]}{left}{constant}{launching}."

@@ -360,7 +360,10 @@ def test_requests_by_hand(requests: CellResult, name: str, expected: float) -> N
     assert value_of(requests, name) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["itl_p50_s", "itl_p99_s", "prefill_tokens_per_s", "roofline_decode_tokens_per_s"])
+@pytest.mark.parametrize(
+    "name",
+    ["itl_p50_s", "itl_p99_s", "step_jitter_ratio", "prefill_tokens_per_s", "roofline_decode_tokens_per_s"],
+)
 def test_requests_leave_undefined(requests: CellResult, name: str) -> None:
     assert reason_of(requests, name)
 

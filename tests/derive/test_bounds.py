@@ -278,19 +278,6 @@ def test_a_pass_that_was_repeated_is_shown(tmp_path: Path) -> None:
     )
 
 
-def test_jitter_needs_a_hundred_steps_and_pools_repetitions(tmp_path: Path) -> None:
-    script = Script()
-    few, many, each = (script.cell(output_tokens=tokens) for tokens in (41, 81, 201))
-    script.trial(few, step_s=[0.01] * 40)
-    for _ in range(2):
-        script.trial(many, step_s=[0.01] * 75 + [0.02] * 5)
-        script.trial(each, step_s=[0.01] * 190 + [0.03] * 10)
-    found = {cell.cell_id: cell.metrics["step_jitter_ratio"] for cell in results_of(script, tmp_path).cells}
-    assert "40 decode steps were stamped" in getattr(found[few], "reason", "")
-    assert (1, pytest.approx(2.0)) == (getattr(found[many], "n", 0), getattr(found[many], "value", 0))
-    assert (2, pytest.approx(3.0)) == (getattr(found[each], "n", 0), getattr(found[each], "value", 0))
-
-
 def test_a_weighted_line_leans_to_the_heavier_points() -> None:
     line = Line([0, 1, 2], [0, 1, 4], [1, 1, 0.0001])
     assert (line.slope, line.intercept) == pytest.approx((1, 0), abs=0.01)

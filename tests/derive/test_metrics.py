@@ -433,6 +433,20 @@ def test_interval_is_over_repetitions(tmp_path: Path) -> None:
     assert value.low * value.high == pytest.approx(2500.0)
 
 
+def test_jitter_needs_a_hundred_steps_and_pools_repetitions(tmp_path: Path) -> None:
+    script = Script()
+    few, many, each = (script.cell(output_tokens=tokens) for tokens in (41, 81, 201))
+    script.trial(few, step_s=[0.01] * 40)
+    for _ in range(2):
+        script.trial(many, step_s=[0.01] * 75 + [0.02] * 5)
+        script.trial(each, step_s=[0.01] * 190 + [0.03] * 10)
+    results = evaluate(script.run(tmp_path), "a run")
+    found = {cell.cell_id: cell.metrics["step_jitter_ratio"] for cell in results.cells}
+    assert "40 decode steps were stamped" in getattr(found[few], "reason", "")
+    assert (1, pytest.approx(2.0)) == (getattr(found[many], "n", 0), getattr(found[many], "value", 0))
+    assert (2, pytest.approx(3.0)) == (getattr(found[each], "n", 0), getattr(found[each], "value", 0))
+
+
 def test_every_metric_is_tested_here() -> None:
     """A new metric needs a case by hand and an undefined one in this file."""
     text = Path(__file__).read_text(encoding="utf-8")

@@ -7,7 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from tokbench.stats import Estimate, SteadyRule, StopRule, estimate, exact, percentile, ratio, t_quantile
+from tokbench.stats import (
+    Estimate,
+    SteadyRule,
+    StopRule,
+    estimate,
+    estimate_blocks,
+    exact,
+    percentile,
+    ratio,
+    t_quantile,
+)
 
 T_975 = {1: 12.706204736, 2: 4.302652730, 4: 2.776445105, 9: 2.262157163}
 """Source: any table of Student's t, two-sided 95 %."""
@@ -56,8 +66,8 @@ def test_one_value_has_no_interval() -> None:
 
 
 def test_values_without_spread_have_an_interval_without_width() -> None:
-    assert Estimate(0.1, 0.1, 0.1, 5, "s", "geometric_mean") == estimate([0.1] * 5, "s")
-    assert Estimate(0.0, 0.0, 0.0, 2, "J", "mean") == estimate([0.0, 0.0], "J")
+    assert Estimate(0.1, 0.1, 0.1, 5, "s", "geometric_mean", basis="repetitions") == estimate([0.1] * 5, "s")
+    assert Estimate(0.0, 0.0, 0.0, 2, "J", "mean", basis="repetitions") == estimate([0.0, 0.0], "J")
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf, 1.0]])
@@ -80,7 +90,9 @@ def test_half_the_interval_over_the_value() -> None:
 
 def test_a_ratio_of_pairs_is_taken_pair_by_pair() -> None:
     # the pairs agree on 2 although both sides vary by 100: an unpaired ratio would have a wide interval
-    assert Estimate(2.0, 2.0, 2.0, 3, "", "geometric_mean") == ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0])
+    assert Estimate(2.0, 2.0, 2.0, 3, "", "geometric_mean", basis="repetitions") == ratio(
+        [2.0, 20.0, 200.0], [1.0, 10.0, 100.0]
+    )
 
 
 def test_a_ratio_knows_its_order() -> None:
@@ -130,24 +142,61 @@ RULE = StopRule(rel_ci=0.1, min_repetitions=3, max_repetitions=5)
     ],
 )
 def test_enough_repetitions(values: list[float], is_met: bool) -> None:
-    assert is_met is RULE.is_met(values)
+    assert is_met is RULE.is_met([values])
 
 
 def test_the_interval_decides_at_its_bound() -> None:
     values = [1.0, 1.02, 0.98]
     half = estimate(values, "").relative_half_width()
     assert half is not None
-    assert StopRule(half, 3, 9).is_met(values)
-    assert not StopRule(half * 0.999, 3, 9).is_met(values)
+    assert StopRule(half, 3, 9).is_met([values])
+    assert not StopRule(half * 0.999, 3, 9).is_met([values])
 
 
 def test_a_maximum_below_the_minimum_still_ends_a_cell() -> None:
-    assert StopRule(0.1, 9, 2).is_met([1.0, 5.0])
+    assert StopRule(0.1, 9, 2).is_met([[1.0, 5.0]])
 
 
 def test_values_around_zero_never_meet_the_interval_and_end_with_the_count() -> None:
-    assert not StopRule(0.1, 2, 4).is_met([-1.0, 1.0, 0.0])
-    assert StopRule(0.1, 2, 4).is_met([-1.0, 1.0, 0.0, 0.0])
+    assert not StopRule(0.1, 2, 4).is_met([[-1.0, 1.0, 0.0]])
+    assert StopRule(0.1, 2, 4).is_met([[-1.0, 1.0, 0.0, 0.0]])
+
+
+def looks(*last: float) -> list[list[float]]:
+    """Three processes that agree, and then one for each value."""
+    return [[1.0, 1.0], [1.0, 1.0], [1.01, 1.01], *([value] for value in last)]
+
+
+OVER_PROCESSES = StopRule(rel_ci=0.03, min_repetitions=3, max_repetitions=9, min_blocks=3)
+
+
+def test_one_narrow_interval_over_processes_is_not_enough() -> None:
+    assert not OVER_PROCESSES.is_met(looks())
+    assert not OVER_PROCESSES.is_met(looks(1.0))
+    assert OVER_PROCESSES.is_met(looks(1.0, 1.0))
+
+
+def test_an_interval_that_was_wide_two_looks_ago_asks_for_more() -> None:
+    wide = [[1.0], [1.0], [1.05], [1.0], [1.0]]
+    half = estimate_blocks(wide, "").relative_half_width()
+    assert half is not None
+    assert half <= 0.03
+    assert not OVER_PROCESSES.is_met(wide)
+    assert OVER_PROCESSES.is_met([*wide, [1.0], [1.0]])
+
+
+def test_repetitions_of_too_few_processes_never_end_a_cell_but_by_their_number() -> None:
+    assert not OVER_PROCESSES.is_met([[1.0] * 4, [1.0] * 4])
+    assert OVER_PROCESSES.is_met([[1.0] * 4, [1.0] * 5])
+
+
+def test_a_process_without_repetitions_is_none() -> None:
+    assert not OVER_PROCESSES.is_met([[], *looks(1.0)])
+
+
+def test_where_one_process_is_asked_for_one_narrow_interval_is_enough() -> None:
+    assert StopRule(0.03, 3, 9, min_blocks=1).is_met([[1.0] * 3])
+    assert StopRule(0.03, 3, 9, min_blocks=1).is_met(looks())
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ class TestPair:
         run(pair, 3)
         loop = pair._engine._open_loop()
         with torch.inference_mode():
-            loop._history[0, 1] += 1
+            loop._buffers.history[0, 1] += 1
         with pytest.raises(TrialError, match="rank 1 made other tokens than rank 0"):
             pair.output_tokens()
 

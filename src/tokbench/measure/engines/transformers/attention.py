@@ -19,6 +19,9 @@ NAMES = (PACKED, SPLIT, INLINE)
 SPLIT_TOKENS = 256
 """Cached tokens per piece of `split_gqa`: a piece of one key head in bfloat16 is 128 KiB of keys and values."""
 
+INLINE_TOKENS = 16
+"""Cached tokens per piece of `inline_gqa`: four kibibytes of values at a width of 64, read whole while near."""
+
 
 class _Prefill:
     """Whether several tokens at once go into an empty cache, so that no mask has to be made for them."""
@@ -158,8 +161,13 @@ def inline_attention(
     assert attention_mask is not None
     by_heads = settled(query).reshape(shape.rows, shape.key_heads, shape.queries, 1, shape.width)
     scores = (by_heads * key[:, :, None]).sum(-1, dtype=torch.float32) * _scale(shape, kwargs)
-    shares = torch.softmax(scores.masked_fill(~attention_mask, float("-inf")), -1)
-    found = (shares[..., None] * value[:, :, None]).sum(-2, dtype=torch.float32).to(query.dtype)
+    scores = scores.masked_fill(~attention_mask, float("-inf"))
+    weights = settled(torch.exp(scores - scores.amax(-1, keepdim=True)))
+    piece = INLINE_TOKENS if shape.length % INLINE_TOKENS == 0 else shape.length
+    by_pieces = weights.reshape(shape.rows, shape.key_heads, shape.queries, -1, piece, 1)
+    values = value.reshape(shape.rows, shape.key_heads, 1, -1, piece, value.shape[-1])
+    found = (by_pieces * values).sum(-2, dtype=torch.float32).sum(-2)
+    found = (found / weights.sum(-1, keepdim=True)).to(query.dtype)  # not divided at every cached token
     return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
 
 

@@ -10,7 +10,7 @@ from transformers.cache_utils import StaticCache, StaticLayer
 from tokbench.errors import PlugError, TrialError
 
 PADDING_STEPS = (1024, 512, 256, 128, 64, 16)
-MAX_PADDING_SHARE = 0.025
+MAX_PADDING_SHARE = 0.005
 """A static cache may be longer than needed (fewer shapes to compile) while the padding costs less than this share of
 the bytes that a step reads anyway."""
 
@@ -92,6 +92,18 @@ def growing_bytes_per_row(config: Any, element_bytes: int) -> float:
     width = latent + config.qk_rope_head_dim if latent else 2 * heads * head_dim
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     return float(sum(kind == "full_attention" for kind in kinds) * width * element_bytes)
+
+
+def move_together(cache: Any) -> None:
+    """Lay all keys and values of a filled static cache side by side: one piece of memory, large pages on a CPU."""
+    layers = [layer for layer in cache.layers if isinstance(layer, StaticLayer) and layer.is_initialized]
+    tensors = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+    if len({tensor.dtype for tensor in tensors}) != 1:
+        return
+    pieces = torch.cat([tensor.flatten() for tensor in tensors]).split([tensor.numel() for tensor in tensors])
+    for number, layer in enumerate(layers):
+        layer.keys = pieces[2 * number].view_as(layer.keys)
+        layer.values = pieces[2 * number + 1].view_as(layer.values)
 
 
 def cache_bytes(cache: Any) -> int:

@@ -77,7 +77,10 @@ class TransformersEngine:
             return 0
         streamed.move_to_large_pages(self._model)
         is_compiled = self._request.engine.mode == "compiled" and self._options.compile_backend == "inductor"
-        return streamed.stream_linears(self._model) if is_compiled and self._options.stream_weights else 0
+        if not (is_compiled and self._options.stream_weights):
+            return 0
+        streamed.settle_rotations(self._model)
+        return streamed.stream_linears(self._model)
 
     @property
     def facts(self) -> EngineFacts:

@@ -7,16 +7,17 @@ Nothing in a step waits for the device. Source of the loop: shared/facts/transfo
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
 
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
-from tokbench.measure.engines.transformers import attention, caches, graphs, kernels
+from tokbench.measure.engines.transformers import attention, caches, graphs, kernels, replay
 from tokbench.measure.engines.transformers.attention_choice import CANDIDATES, fastest_attention, time_on_device
-from tokbench.measure.engines.transformers.launches import InductorBackend, Launch
+from tokbench.measure.engines.transformers.launches import InductorBackend
 from tokbench.measure.engines.transformers.options import Options
 
 RECOMPILE_LIMIT = 512
@@ -26,6 +27,16 @@ COMPILED_PREFILL_TOKENS = 1024
 than the host needs to launch (8 billion parameters: 16 TFLOP, 20 ms on an H200), and every length is another graph."""
 
 
+class Buffers(NamedTuple):
+    """Where a step finds what it needs and leaves what it made: at fixed places on the device, (rows, …) each."""
+
+    token: torch.Tensor
+    position: torch.Tensor
+    index: torch.Tensor
+    """Where in the history the next token goes."""
+    history: torch.Tensor
+
+
 def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: Any) -> torch.Tensor:
     """One forward pass. `token`, `position`: (rows, 1); returns the next token (rows, 1)."""
     logits = model(
@@ -33,6 +44,15 @@ def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: 
     ).logits
     next_token: torch.Tensor = logits[:, -1].argmax(-1, keepdim=True)
     return next_token
+
+
+def kept_step(model: Any, buffers: Buffers, cache: Any) -> None:
+    """One forward pass that leaves its token where the next one looks for it, and in the history."""
+    token = greedy_step(model, buffers.token, buffers.position, cache)
+    buffers.token.copy_(token)
+    buffers.history.scatter_(1, buffers.index, token)
+    buffers.index.add_(1)
+    buffers.position.add_(1)
 
 
 def prefill_step(model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
@@ -55,10 +75,12 @@ class _Loop:
         self._model = model
         self._cache: Any = None
         device = next(model.parameters()).device
-        self._token = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
-        self._position = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
-        self._index = torch.zeros((work.rows, 1), dtype=torch.long, device=device)
-        self._history = torch.zeros((work.rows, work.output_tokens), dtype=torch.long, device=device)
+        self._buffers = Buffers(
+            *(
+                torch.zeros((work.rows, width), dtype=torch.long, device=device)
+                for width in (1, 1, 1, work.output_tokens)
+            )
+        )
         self._prompt_positions = torch.arange(work.prompt_tokens, device=device).expand(work.rows, -1)
         self._made = 0
 
@@ -86,21 +108,14 @@ class _Loop:
             attention.set_prefill_from_empty(False)
             kernels.use_experts(self._model, self.experts.decode)
         self._set(1)
-        self._token.copy_(token)
-        self._history[:, :1].copy_(token)
+        self._buffers.token.copy_(token)
+        self._buffers.history[:, :1].copy_(token)
 
     def _set(self, made: int) -> None:
         """Let the buffers say that so many tokens were made."""
         self._made = made
-        self._index.fill_(made)
-        self._position.fill_(self.work.prompt_tokens + made - 1)
-
-    def _keep(self, token: torch.Tensor) -> None:
-        """Store the token and move on, all on the device."""
-        self._token.copy_(token)
-        self._history.scatter_(1, self._index, token)
-        self._index.add_(1)
-        self._position.add_(1)
+        self._buffers.index.fill_(made)
+        self._buffers.position.fill_(self.work.prompt_tokens + made - 1)
 
     def rewind(self, position: int) -> None:
         """Go back to where the cache holds `position` tokens; 0 empties it.
@@ -119,7 +134,7 @@ class _Loop:
             )
         self._rewind_cache(position)
         self._set(position - self.work.prompt_tokens + 1)
-        self._token.copy_(self._history[:, self._made - 1 : self._made])
+        self._buffers.token.copy_(self._buffers.history[:, self._made - 1 : self._made])
 
     def restart(self) -> None:
         """Back to just after the prefill."""
@@ -135,7 +150,7 @@ class _Loop:
 
     def made(self) -> torch.Tensor:
         """Tokens made since prefill: (rows, made)."""
-        return self._history[:, : self._made]
+        return self._buffers.history[:, : self._made]
 
     def cache_bytes(self) -> int | None:
         """Bytes of the cache as it now is: as allocated where it is static, padding included."""
@@ -159,7 +174,7 @@ class EagerLoop(_Loop):
 
     def step(self) -> None:
         """One token for every row."""
-        self._keep(greedy_step(self._model, self._token, self._position, self._cache))
+        kept_step(self._model, self._buffers, self._cache)
         self._made += 1
 
     def _rewind_cache(self, position: int) -> None:
@@ -188,12 +203,12 @@ class CompiledLoop(_Loop):
             raise PlugError(
                 "a sliding window cannot be filled in chunks in the mode compiled", fix="leave out prefill_chunk"
             )
-        self._device_type = self._token.device.type
-        self._compiled = _compiled(greedy_step, options, self._device_type)
+        self._device_type = self._buffers.token.device.type
+        self._compiled = _compiled(kept_step, options, self._device_type)
         if self.compiles_prefill:
             self._prefill = _compiled(prefill_step, options, self._device_type)
         self._graph: Any = None
-        self._direct: Launch | None = None
+        self._direct: Callable[[], None] | None = None
 
     @property
     def compiles_prefill(self) -> bool:
@@ -208,15 +223,15 @@ class CompiledLoop(_Loop):
 
     def _launch(self) -> None:
         if self._direct is not None:
-            self._keep(self._direct())
+            self._direct()
         else:
-            self._keep(self._compiled(self._model, self._token, self._position, self._cache))
+            self._compiled(self._model, self._buffers, self._cache)
 
     def compile(self) -> None:
         """Compile the step, and on a GPU capture it; the cache has to be rewound to 0 after it."""
         if self._device_type != "cuda":
             if self._device_type == "cpu" and self._options.compile_backend == "inductor":
-                self._direct = cpu_backend().hear(self._launch)
+                self._compile_for_cpu()
             else:
                 self._launch()
             return
@@ -230,6 +245,26 @@ class CompiledLoop(_Loop):
         self._graph, self.kernels_per_step = captured.graph, captured.kernels
         self.uses_device_graph = self._graph is not None
         self.notes = chosen if captured.note is None else (*chosen, captured.note)
+
+    def _compile_for_cpu(self) -> None:
+        """Call the generated code without its guards, and without its wrapper where it only calls kernels."""
+        caches.move_together(self._cache)
+        launch = cpu_backend().hear(self._launch)
+        try:
+            self.restart()
+            recorded = replay.record(launch)
+        except replay.NotReplayableError as refused:
+            self._direct, self.notes = launch, (f"kernels not replayed as one call: {refused}",)
+            return
+        if self._buffers_after(launch) != self._buffers_after(recorded):
+            raise TrialError("the replayed kernels do not do what the generated code does", cause="engine")
+        self._direct, self.notes = recorded, (f"{recorded.kernels} generated kernels replayed as one call",)
+
+    def _buffers_after(self, step: Callable[[], None]) -> list[list[list[int]]]:
+        """Token, position, index and history after one step from just after the prefill."""
+        self.rewind(self.work.prompt_tokens)
+        step()
+        return [buffer.tolist() for buffer in self._buffers]
 
     def _choose_attention(self) -> tuple[str, ...]:
         """Take the fastest of our kernels over this cell's cache, unless the config named one; what was found."""
@@ -291,4 +326,4 @@ def cpu_backend() -> InductorBackend:
 
     Kernels are named in profiles, so that they can be counted; shapes are not asserted again at every call.
     """
-    return InductorBackend({"cpp.enable_kernel_profile": True, "size_asserts": False})
+    return InductorBackend({"cpp.enable_kernel_profile": True, "size_asserts": False, "force_pointwise_cat": True})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripted_facts import HOST
-from tokbench.measure import crew, runner
+from tokbench.measure import budget, crew, runner, visit
 from tokbench.measure.engines import CellWork, EngineRequest
 from tokbench.measure.messages import Command, Done, Failed, PrepareCell, Reply, RunTrial
 from tokbench.measure.plan import GroupPlan, Place, Plan, bind
@@ -52,7 +52,7 @@ def config_text(
     modes: Sequence[str] = ("default",),
     load: str = "{kind: static_batch, static_batch: [1, 2]}",
     options: str = "{step_s: 0.01}",
-    stop: str = "{rel_ci: 0.02, min_repetitions: 3, max_repetitions: 5}",
+    stop: str = "{rel_ci: 0.02, min_repetitions: 3, max_repetitions: 5, blocks: 1, sentinel: false}",
     budget: str = "{total: 600s}",
     seed: int = 1,
 ) -> str:
@@ -142,13 +142,16 @@ class Stage:
         self.heard: list[Command] = []
         self.workers: list[ScriptedWorker] = []
         self.blocks = 0
+        self.names_from = 0
+        """The number of the first worker's name."""
 
     def _current_fault(self, command: Command) -> Done | Failed | None:
         return self.fault(command)
 
     def open_worker(self, group: GroupPlan) -> ScriptedWorker:
         """A worker with a name of its own."""
-        worker = ScriptedWorker(f"w{len(self.workers)}", self.clock, self.costs_s, self._current_fault, self.heard)
+        name = f"w{self.names_from + len(self.workers)}"
+        worker = ScriptedWorker(name, self.clock, self.costs_s, self._current_fault, self.heard)
         self.workers.append(worker)
         return worker
 
@@ -188,7 +191,7 @@ def rows_of(load: LoadSpec) -> int:
     return load.static_batch
 
 
-NO_END = "{rel_ci: 1.0e-9, min_repetitions: 3, max_repetitions: 1000}"
+NO_END = "{rel_ci: 1.0e-9, min_repetitions: 3, max_repetitions: 1000, blocks: 1, sentinel: false}"
 JITTERY = "{step_s: 0.01, jitter: 0.3}"
 
 
@@ -209,8 +212,8 @@ def stage(
 ) -> Stage:
     """A stage whose clock stands in the place of `time`."""
     made = Stage(folder, costs_s, fault)
-    monkeypatch.setattr(runner, "time", made.clock)
-    monkeypatch.setattr(crew, "time", made.clock)
+    for module in (runner, visit, budget, crew):
+        monkeypatch.setattr(module, "time", made.clock)
     return made
 
 

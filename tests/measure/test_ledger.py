@@ -11,7 +11,7 @@ from tokbench.measure.ledger import Ledger, rate_of
 from tokbench.record.observations import FailureCause, RequestTrace, StepTrace
 from tokbench.record.spec import StopSpec
 
-STOP = StopSpec(rel_ci=0.02, min_repetitions=3, max_repetitions=5)
+STOP = StopSpec(rel_ci=0.02, min_repetitions=3, max_repetitions=5, blocks=1)
 
 
 def ledger(*cell_ids: str) -> Ledger:
@@ -32,7 +32,7 @@ def ledger(*cell_ids: str) -> Ledger:
 def test_the_stop_rule_decides(rates: list[float], wants: bool) -> None:
     kept = ledger()
     for rate in rates:
-        kept.count("c", rate)
+        kept.count("c", "w", rate)
     assert wants == kept.wants("c")
 
 
@@ -40,7 +40,7 @@ def test_repetitions_without_a_rate_end_at_the_largest_count() -> None:
     kept = ledger()
     for done in range(5):
         assert (kept.wants("c"), done) == (True, kept.accounts["c"].repetitions)
-        kept.count("c", None)
+        kept.count("c", "w", None)
     assert not kept.wants("c")
 
 
@@ -61,8 +61,44 @@ def test_missing_counts_at_least_one() -> None:
     account = kept.accounts["c"]
     assert 3 == kept.missing(account)
     for _ in range(4):
-        kept.count("c", 1.0)
+        kept.count("c", "w", 1.0)
     assert 1 == kept.missing(account)
+
+
+def by_process(*counts: int, stop: StopSpec) -> Ledger:
+    """So many even repetitions in each of some worker processes."""
+    kept = Ledger(["c"], stop)
+    for number, count in enumerate(counts):
+        for _ in range(count):
+            kept.count("c", f"w{number}", 100.0)
+    return kept
+
+
+@pytest.mark.parametrize(("counts", "wants"), [((5,), True), ((3, 2), True), ((1, 1, 1, 1, 1), False), ((20,), False)])
+def test_even_repetitions_of_too_few_processes_are_not_enough_unless_there_are_as_many_as_there_may_be(
+    counts: tuple[int, ...], wants: bool
+) -> None:
+    kept = by_process(*counts, stop=StopSpec(min_repetitions=5, max_repetitions=20, blocks=3))
+    assert (wants, max(3 - len(counts), 0)) == (kept.wants("c"), kept.missing_blocks(kept.accounts["c"]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "worker_id", "least", "largest", "most"),
+    [
+        ((), "w0", 3, 5, 2),  # of five, two more visits must have theirs
+        ((2,), "w1", 3, 5, 2),
+        ((2, 2), "w2", 3, 5, 1),
+        ((), "w0", 7, 20, 3),  # a third of what must be
+        ((), "w0", 5, 20, 2),
+        ((2, 2), "w2", 5, 20, 3),  # the last process that must be: the stop rule decides within the limit
+        ((2,), "w0", 5, 6, 2),  # the worker was kept: two others are still to come
+    ],
+)
+def test_a_visit_leaves_repetitions_to_the_processes_to_come(
+    counts: tuple[int, ...], worker_id: str, least: int, largest: int, most: int
+) -> None:
+    stop = StopSpec(min_repetitions=least, max_repetitions=largest, blocks=3)
+    assert most == by_process(*counts, stop=stop).most("c", worker_id, limit=3)
 
 
 def loaded(tmp_path: Path, failures: list[FailureCause], skip: FailureCause | None = None, good: int = 0) -> Ledger:
@@ -82,7 +118,8 @@ def loaded(tmp_path: Path, failures: list[FailureCause], skip: FailureCause | No
 def test_an_earlier_part_is_taken_over(tmp_path: Path) -> None:
     kept = loaded(tmp_path, failures=[], good=2)
     (account,) = kept.accounts.values()
-    assert (2, [pytest.approx(100.0)] * 2, 0) == (account.repetitions, account.rates, account.failures)
+    assert (2, {"worker-1": [pytest.approx(100.0)] * 2}) == (account.repetitions, account.rates)
+    assert 0 == account.failures
 
 
 @pytest.mark.parametrize(

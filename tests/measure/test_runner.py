@@ -51,7 +51,7 @@ def test_the_coarse_pass_visits_every_cell_before_any_refinement(
     visits = made.visits()
     assert {cell.cell.cell_id for cell in plan.cells()} == set(visits[:6])
     size = rows(plan)
-    assert [1, 1, 2, 4, 2, 4] == [size[cell_id] for cell_id in visits[:6]]  # one stream of every group first
+    assert [1, 1, 2, 2, 4, 4] == [size[cell_id] for cell_id in visits[:6]]  # one stream of every group, then pairs
     assert {3} == set(Counter(visits).values())
 
 
@@ -132,7 +132,9 @@ def test_no_command_may_take_much_longer_than_the_budget(tmp_path: Path, monkeyp
 
 
 def test_a_complete_run_is_complete_even_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = config_text(load="{static_batch: 1}", stop="{min_repetitions: 1, max_repetitions: 1}", budget="{total: 5}")
+    text = config_text(
+        load="{static_batch: 1}", stop="{min_repetitions: 1, max_repetitions: 1, blocks: 1}", budget="{total: 5}"
+    )
     made = stage(tmp_path / "run", monkeypatch, {"trial": 10.0})
     assert Outcome("complete", 0, 0) == made.run(fake_plan(tmp_path / "asked", text))
 

@@ -47,7 +47,11 @@ def test_the_config_that_the_others_are_made_from_is_right(tmp_path: Path) -> No
     [
         ("weights", ["stopp: {rel_ci: 1}"], "/c.yaml:11: stopp: unknown key\n  fix: did you mean `stop`?"),
         (None, ["stop: {rel_c: 1}"], "/c.yaml:12: stop.rel_c: unknown key\n  fix: did you mean `rel_ci`?"),
-        (None, ["stop: {zzz: 1}"], "valid here: max_repetitions, min_repetitions, rel_ci, warmup_cap"),
+        (
+            None,
+            ["stop: {zzz: 1}"],
+            "valid here: blocks, max_repetitions, min_repetitions, rel_ci, sentinel, warmup_cap",
+        ),
         (None, ["hardware: x"], "/c.yaml:12: hardware: unknown key"),
         ("source", [], "/c.yaml:2: model.source: a required key is missing\n  fix: add `source: …`"),
         ("name", [], "/c.yaml:1: name: a required key is missing"),
@@ -79,6 +83,8 @@ def test_the_config_that_the_others_are_made_from_is_right(tmp_path: Path) -> No
         (None, ["budget: {total: -5}"], "budget.total: should be greater than 0, not -5"),
         (None, ["stop: {rel_ci: 0}"], "stop.rel_ci: should be greater than 0, not 0"),
         (None, ["stop: {min_repetitions: 9, max_repetitions: 3}"], "stop: min_repetitions (9) is larger"),
+        (None, ["stop: {blocks: 4, max_repetitions: 3}"], "stop: blocks (4) is larger than max_repetitions (3)"),
+        (None, ["stop: {blocks: 0}"], "stop.blocks: should be greater than 0, not 0"),
         (None, ["energy: onn"], "energy: should be `auto`, `off` or a mapping with `meters`, not 'onn'"),
         (None, ["energy: of"], "not 'of'\n  fix: did you mean `off`?"),
         (None, ["energy: {meter: [fake]}"], "energy.meter: unknown key\n  fix: did you mean `meters`?"),
@@ -203,7 +209,9 @@ def test_durations_are_seconds(tmp_path: Path) -> None:
 
 
 def test_a_maximum_alone_may_lie_below_the_usual_minimum(tmp_path: Path) -> None:
-    assert 2 == read(tmp_path, "stop: {max_repetitions: 2}").run.stop.max_repetitions
+    stop = read(tmp_path, "stop: {max_repetitions: 2}").run.stop
+    assert (2, 2, 2) == (stop.max_repetitions, stop.min_repetitions, stop.blocks)
+    assert stop == type(stop).model_validate_json(stop.model_dump_json())  # a record keeps it, defaults and all
 
 
 @pytest.mark.parametrize("weights", ["", "    weights: pretrained\n"])

@@ -12,6 +12,7 @@ from scripted_facts import GPU
 from tokbench.errors import RecordError
 from tokbench.record.facts import CeilingFacts
 from tokbench.record.observations import (
+    BlockStarted,
     ClockAnchor,
     EnergyReading,
     Event,
@@ -22,9 +23,11 @@ from tokbench.record.observations import (
     RepeatabilityChecked,
     RunStarted,
     TrialFinished,
+    TrialStarted,
     WindowClosed,
 )
 from tokbench.record.run import read_run
+from tokbench.record.store import EVENTS_FILE
 
 
 def drop(script: Script, is_dropped: Callable[[Event], bool]) -> Script:
@@ -241,3 +244,34 @@ def test_a_run_knows_its_header_and_folder(tmp_path: Path) -> None:
     run = Script(seed=42).run(tmp_path)
     assert isinstance(run.header, RunStarted)
     assert (42, tmp_path) == (run.header.seed, run.folder)
+
+
+def test_sentinels_stand_apart_from_repetitions(tmp_path: Path) -> None:
+    script = Script()
+    cell = script.cell()
+    opens, repetition, closes, torn = (script.trial(cell) for _ in range(4))
+    for place, event in enumerate(script.events):
+        if isinstance(event, TrialStarted) and event.trial_id != repetition:
+            script.events[place] = event.model_copy(update={"purpose": "sentinel"})
+    drop(script, lambda event: isinstance(event, TrialFinished) and event.trial_id == torn)
+    record = script.run(tmp_path).cells[cell]
+    assert [repetition] == [trial.started.trial_id for trial in record.trials]
+    assert [repetition] == [trial.started.trial_id for trial in record.good_trials()]
+    assert [opens, closes] == [trial.started.trial_id for trial in record.sentinels()]
+    assert [opens, closes, torn] == [trial.started.trial_id for trial in record.sentinel_trials]
+
+
+def test_blocks_stand_in_order_and_a_record_without_them_can_be_read(tmp_path: Path) -> None:
+    script = Script()
+    cell = script.cell()
+    script.trial(cell)
+    lines = (script.write(tmp_path / "old") / EVENTS_FILE).read_text(encoding="utf-8")
+    old = lines.replace(',"purpose":"measure"', "").replace(',"stop":null', "")
+    assert old != lines
+    (tmp_path / "old" / EVENTS_FILE).write_text(old, encoding="utf-8")
+    before = read_run(tmp_path / "old")
+    assert ([], None, 1) == (before.blocks, before.header.stop, len(before.cells[cell].good_trials()))
+    kept = BlockStarted(block=1, at_ns=6, seed=7, order=(cell,), is_fresh=False, reason="budget: …", sentinel=None)
+    first = BlockStarted(block=0, at_ns=5, seed=7, order=(cell,), is_fresh=True, sentinel=cell)
+    script.add(first, kept)
+    assert [first, kept] == script.run(tmp_path / "new").blocks

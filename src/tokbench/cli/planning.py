@@ -39,6 +39,9 @@ def _plain(plan: Plan) -> dict[str, Any]:
         "is_interleaved": plan.is_interleaved,
         "expected_s": plan.expected_s(plan.config.run.stop.min_repetitions),
         "budget_s": plan.config.run.budget.total,
+        "blocks": plan.config.run.stop.blocks,
+        "loads": _loads(plan),
+        "expected_block_s": plan.expected_s(1),
         "cells": [_plain_cell(cell) for cell in plan.cells()],
     }
 
@@ -74,8 +77,30 @@ def _print(plan: Plan) -> None:
             f"\n{len(plan.cells())} cells, about {expected:.0f} s for {repetitions} repetitions each without loading "
             f"and compiling; the budget is {plan.config.run.budget.total:.0f} s"
         )
+    typer.echo(_blocks(plan))
     if not plan.is_interleaved:
         typer.echo("the groups do not fit in memory together: they are measured apart (not interleaved)")
+
+
+def _loads(plan: Plan) -> int:
+    """How often weights are loaded until every cell was in as many worker processes as asked for."""
+    return plan.config.run.stop.blocks * sum(not group.is_refused() for group in plan.groups)
+
+
+def _blocks(plan: Plan) -> str:
+    """The blocks, and what each costs beside the repetitions."""
+    run, groups = plan.config.run, [group for group in plan.groups if not group.is_refused()]
+    if run.stop.blocks == 1:
+        return "one block at least, all later ones in the same worker processes: no spread between processes is told"
+    compiled = sum(len(group.cells) for group in groups if group.spec.engine.mode == "compiled")
+    each = f"loading {len(groups)} x weights" + (f" and compiling {compiled} cells" if compiled else "")
+    once_s = plan.expected_s(1)
+    decoding = "" if once_s is None else f", about {once_s:.0f} s for one repetition of every cell beside it"
+    on_top = f" (up to {run.budget.cold:.0f} s of it in all on top of the budget)" if run.budget.cold else ""
+    return (
+        f"{run.stop.blocks} blocks at least, each in fresh worker processes: {each} each time{on_top}{decoding}; "
+        "a block that the budget cannot pay that for keeps its workers, and the record says so"
+    )
 
 
 def _prediction(cell: PlannedCell) -> str:

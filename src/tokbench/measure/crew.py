@@ -39,7 +39,8 @@ class Crew:
         self.measured_ceilings: set[str] = set()
         self.cold_s = 0.0
         """Seconds spent on loading weights and compiling so far."""
-        self._open_s: dict[str, float] = {}
+        self.open_s: dict[str, float] = {}
+        """Seconds that loading took the last time, by group."""
         self._last_cpu_s: dict[str, float] = {}
         """By worker, closed ones included: the sum never falls when one is replaced."""
 
@@ -70,8 +71,8 @@ class Crew:
             worker = self._start(group)
         begun = time.monotonic()
         answer = self.ask(worker, self._open_command(group), limit_s)
-        self._open_s[group.group] = time.monotonic() - begun
-        self.cold_s += self._open_s[group.group]
+        self.open_s[group.group] = time.monotonic() - begun
+        self.cold_s += self.open_s[group.group]
         if isinstance(answer, Failed):
             self.drop(group)
             if answer.is_refusal and len(self._plan.groups) == 1:
@@ -81,7 +82,16 @@ class Crew:
 
     def reopening_s(self, group: GroupPlan) -> float:
         """Seconds that a visit will spend on loading first: as long as the last time, none where the worker is open."""
-        return 0.0 if group.group in self._workers else self._open_s.get(group.group, 0.0)
+        return 0.0 if group.group in self._workers else self.open_s.get(group.group, 0.0)
+
+    def has_workers(self) -> bool:
+        """Whether any worker is open."""
+        return bool(self._workers)
+
+    def worker_id(self, group: GroupPlan) -> str | None:
+        """The open worker of a group; None where there is none."""
+        worker = self._workers.get(group.group)
+        return None if worker is None else worker.worker_id
 
     def _start(self, group: GroupPlan) -> Worker:
         try:

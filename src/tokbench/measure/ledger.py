@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from tokbench.record import timings
@@ -19,8 +20,8 @@ MAX_FAILURES = 2
 class Account:
     """One cell's standing."""
 
-    rates: list[float] = dataclasses.field(default_factory=list)
-    """Decode tokens per second and user, one per repetition; empty entries are not kept."""
+    rates: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    """Decode tokens per second and user of the repetitions that have one, by worker process."""
     repetitions: int = 0
     failures: int = 0
     is_closed: bool = False
@@ -28,8 +29,12 @@ class Account:
     """Wall time of the last repetition."""
     visit_s: float | None = None
     """Wall time of the last visit, preparation and warm-up included, loading the weights left out."""
+    once_s: float | None = None
+    """Shortest wall time so far of a warm-up and the repetition behind it."""
     cold_s: float = 0.0
-    """Seconds that the last visit spent on compiling."""
+    """Seconds of compiling when the cell was last prepared in a worker process for the first time."""
+    prepared_in: str | None = None
+    """The worker process that the cell was last prepared in: what it has compiled it need not compile again."""
 
 
 class Ledger:
@@ -37,7 +42,7 @@ class Ledger:
 
     def __init__(self, cell_ids: list[str], stop: StopSpec) -> None:
         self.accounts = {cell_id: Account() for cell_id in cell_ids}
-        self._rule = StopRule(stop.rel_ci, stop.min_repetitions, stop.max_repetitions)
+        self._rule = StopRule(stop.rel_ci, stop.min_repetitions, stop.max_repetitions, stop.blocks)
 
     def load(self, run: Run) -> None:
         """Take over what an earlier part of the same run finished.
@@ -51,18 +56,19 @@ class Ledger:
                 continue
             for trial in cell.good_trials():
                 steps = [trace for window in trial.of_kind("decode") for trace in window.steps]
-                self.count(cell_id, _rate(steps, trial.requests))
+                self.count(cell_id, trial.started.worker_id, _rate(steps, trial.requests))
             failures = [trial.failed for trial in cell.trials if trial.failed is not None]
             account.failures = len(failures)
             did_not_fit = any(failure.cause == "oom" for failure in failures)
             account.is_closed = did_not_fit or account.failures >= MAX_FAILURES
 
-    def count(self, cell_id: str, rate: float | None) -> None:
-        """One more repetition."""
+    def count(self, cell_id: str, worker_id: str, rate: float | None) -> None:
+        """One more repetition in a worker process."""
         account = self.accounts[cell_id]
         account.repetitions += 1
+        rates = account.rates.setdefault(worker_id, [])
         if rate is not None:
-            account.rates.append(rate)
+            rates.append(rate)
 
     def fail(self, cell_id: str, cause: str) -> bool:
         """One more failure; True if the cell is not to be tried again."""
@@ -77,14 +83,32 @@ class Ledger:
 
     def missing(self, account: Account) -> int:
         """Repetitions until the stop rule may be met."""
-        return max(self._rule.min_repetitions - account.repetitions, 1)
+        return max(self._rule.min_repetitions - account.repetitions, self.missing_blocks(account), 1)
+
+    def missing_blocks(self, account: Account) -> int:
+        """Fresh worker processes that the cell has still to be measured in."""
+        return max(self._rule.min_blocks - len(account.rates), 0)
+
+    def most(self, cell_id: str, worker_id: str, limit: int) -> int:
+        """Repetitions that a visit in a worker process may have, at least 1: `limit`, or less to leave some to others.
+
+        While further processes are needed, a visit takes its share of the repetitions that must be (two, so that
+        the spread within a process can be told), and never more than its share of those that may be.
+        """
+        account = self.accounts[cell_id]
+        processes = len({*account.rates, worker_id})
+        later = max(self._rule.min_blocks - processes, 0)
+        if later > 0:
+            limit = min(limit, max(math.ceil(self._rule.min_repetitions / self._rule.min_blocks), 2))
+        return max(min(limit, math.ceil((self._rule.max_repetitions - account.repetitions) / (later + 1))), 1)
 
     def wants(self, cell_id: str) -> bool:
         """Whether the stop rule asks for more."""
         account = self.accounts[cell_id]
         if account.is_closed or account.repetitions >= self._rule.max_repetitions:
             return False
-        return not (account.rates and self._rule.is_met(account.rates))
+        known = [rates for rates in account.rates.values() if rates]
+        return not (known and self._rule.is_met(known))
 
 
 def rate_of(events: list[Event]) -> float | None:

@@ -1,45 +1,27 @@
-"""Runs a plan: a coarse pass over all cells, then refinement until the stop rule or the budget ends it.
+"""Runs a plan in blocks, each a pass over all cells in fresh workers, until the stop rule or the budget ends it.
 
 It appends to the record and computes no result. A failed trial costs that trial; the worker is replaced and the run
-goes on. Cells are visited in random order inside their group, groups alternate where they fit side by side.
+goes on. The first block is coarse: small cells first. Later ones are random. See docs/design/blocks.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from tokbench.measure.crew import Crew, GroupLostError, OpenWorker
-from tokbench.measure.ledger import Account, Ledger, rate_of
-from tokbench.measure.messages import Failed, PrepareCell, RunTrial, WarmUp
-from tokbench.measure.order import coarse_value, tiers
-from tokbench.measure.plan import GroupPlan, Plan, PlannedCell
+from tokbench.measure.blocks import choose_sentinel, costs, renewal
+from tokbench.measure.crew import Crew, OpenWorker
+from tokbench.measure.ledger import Account, Ledger
+from tokbench.measure.order import Draw, Turn, coarse_passes, random_pass
+from tokbench.measure.plan import Plan, PlannedCell
 from tokbench.measure.progress import Progress
-from tokbench.measure.worker_process import Worker
-from tokbench.record.observations import (
-    CellPlanned,
-    CellSkipped,
-    Event,
-    FailureCause,
-    RunEnded,
-    TrialFailed,
-    TrialFinished,
-    TrialStarted,
-)
+from tokbench.measure.visit import Visitor
+from tokbench.record.blocks import BlockStarted
+from tokbench.record.observations import CellPlanned, RunEnded
 from tokbench.record.run import Run
 from tokbench.record.store import RunWriter
-
-VISIT_S, APART_VISIT_S = 2.0, 20.0
-MAX_TRIALS_PER_VISIT, APART_MAX_TRIALS_PER_VISIT = 3, 10
-"""A visit repeats a short cell up to this often, so that warm-up does not outweigh measuring; groups that do not fit in
-memory together cost a reload each time, and stay longer."""
-GPU_TOLERANCE, CPU_TOLERANCE = 0.01, 0.05
-"""How far the last warm-up samples may lie apart. Source: shared/data/experiments.md, 0.3; 5 % on a shared CPU."""
-TRIAL_FLOOR_S, OPEN_FLOOR_S = 60.0, 300.0
-"""What a trial, and what loading or compiling, may take where the budget ends sooner: it is overrun by no more."""
 
 EndReason = Literal["complete", "budget"]
 
@@ -71,19 +53,11 @@ class Runner:
         self.crew = Crew(plan, writer, open_worker, progress)
         self._progress = progress
         self._on_block = on_block
-        self._checked_groups: set[str] = set()
-        self._repeated_cells: set[str] = set()
         self._ledger = Ledger([cell.cell.cell_id for cell in plan.cells()], self._spec.stop)
-        self._order = 0
-        self._first_block = 0
-        self._failed = 0
-        self._lost: set[str] = set()
-        self._started = time.monotonic()
-
-    def left_s(self) -> float:
-        """Seconds of the budget that are left; loading and compiling do not count up to `budget.cold`."""
-        spent = time.monotonic() - self._started - min(self.crew.cold_s, self._spec.budget.cold)
-        return self._spec.budget.total - spent
+        self._visitor = Visitor(plan, writer, self.crew, self._ledger, progress)
+        self._budget = self._visitor.budget
+        self._block = 0
+        self._passes = 0
 
     def eta_s(self) -> float:
         """Seconds until the stop rule or the budget ends the run, from the visits so far; a rough figure."""
@@ -91,9 +65,9 @@ class Runner:
         known = [account.visit_s for account in accounts if account.visit_s is not None]
         usual = sum(known) / len(known) if known else None
         if usual is None:
-            return self.left_s()
+            return self._budget.left_s()
         needed = sum(self._ledger.missing(account) * (account.visit_s or usual) for account in accounts)
-        return min(self.left_s(), needed)
+        return min(self._budget.left_s(), needed)
 
     def run(self, earlier: Run | None = None) -> Outcome:
         """Measure everything that is missing.
@@ -108,7 +82,7 @@ class Runner:
             self.crew.close()
         self._writer.append(RunEnded(reason=reason, at_ns=time.monotonic_ns()))
         self._writer.sync()
-        return Outcome(reason, self._failed, len(self._lost))
+        return Outcome(reason, self._visitor.failed, len(self._visitor.lost))
 
     def _announce(self, earlier: Run | None) -> None:
         plan = self._plan
@@ -116,11 +90,8 @@ class Runner:
             self._writer.append(facts)
         if earlier is not None:
             self._ledger.load(earlier)
-            trials = [trial.started for cell in earlier.cells.values() for trial in cell.trials]
-            self._order = max((started.order + 1 for started in trials), default=0)
-            self._first_block = max((started.block + 1 for started in trials), default=0)
-            self._checked_groups = {cell.planned.group for cell in earlier.cells.values() if cell.identity}
-            self._repeated_cells = {cell_id for cell_id, cell in earlier.cells.items() if cell.repeats}
+            self._visitor.take_over(earlier)
+            self._block = self._passes = _next_block(earlier)
             self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
         known = earlier.cells if earlier is not None else {}
         for planned in plan.cells():
@@ -129,207 +100,112 @@ class Runner:
                 self._writer.append(_announcement(planned, plan))
             if planned.refusal is not None:
                 is_told = before is not None and before.skipped is not None
-                self._close(planned, "oom", f"predicted not to fit: {planned.refusal}", is_told=is_told)
+                self._visitor.close(planned, "oom", f"predicted not to fit: {planned.refusal}", is_told=is_told)
         self._writer.sync()
 
     def _blocks(self) -> EndReason:
-        coarse = [cell for cell in self._plan.cells() if self._account(cell).repetitions == 0]
-        block = self._first_block
-        for tier in tiers(coarse):
-            self._pass(block, tier, is_coarse=True)
-            block += 1
-        while wanting := [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]:
-            if self.left_s() <= 0 or not self._pass(block, wanting, is_coarse=False):
+        wanting = self._wanting()
+        coarse = [cell for cell in wanting if self._account(cell).repetitions == 0]
+        if coarse:
+            self._take_block(coarse_passes(self._plan, coarse, self._draw()), is_coarse=True)
+        while wanting := self._wanting():
+            turns = random_pass(self._plan, wanting, self._draw())
+            if self._budget.left_s() <= 0 or not self._take_block([turns], is_coarse=False):
                 return "budget"
-            block += 1
         return "complete"
+
+    def _wanting(self) -> list[PlannedCell]:
+        return [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]
+
+    def _draw(self) -> Draw:
+        return Draw(self._spec.seed, self._block, self._passes)
 
     def _account(self, cell: PlannedCell) -> Account:
         return self._ledger.accounts[cell.cell.cell_id]
 
-    def _pass(self, block: int, cells: list[PlannedCell], *, is_coarse: bool) -> int:
-        """One block; returns how many cells had a turn, in vain or not."""
-        turns = 0
-        wanted = {cell.cell.cell_id for cell in cells}
-        for group in self._groups_in_turn(block):
-            members = [cell for cell in group.cells if cell.cell.cell_id in wanted]
-            random.Random(f"{self._spec.seed}-{block}-{group.group}").shuffle(members)
-            if is_coarse:
-                members.sort(key=coarse_value)
-            for planned in (member for member in members if not self._account(member).is_closed):
-                if not self._can_afford(group, planned, is_coarse):
-                    if is_coarse:
-                        self._skip(planned, "skipped", "the budget was spent before this cell's turn")
-                    continue
-                turns += 1
-                self._progress.begin_cell(turns, len(cells), block, planned)
-                self._progress.expect(self.eta_s())
-                try:
-                    self._visit(group, planned, block, is_long=not (is_coarse or self._plan.is_interleaved))
-                except GroupLostError as lost:
-                    self._lose_group(group, planned, block, lost)
-                    break
-            if is_coarse and group is not self._plan.groups[-1]:
-                self._on_block()
-        self._progress.end_block(block, self.left_s())
-        self._on_block()
-        return turns
-
-    def _groups_in_turn(self, block: int) -> Iterator[GroupPlan]:
-        """Groups of a block; reversed every other block (ABBA), which also spares a reload where only one fits."""
-        yield from (self._plan.groups if block % 2 == 0 else tuple(reversed(self._plan.groups)))
-
-    def _can_afford(self, group: GroupPlan, planned: PlannedCell, is_coarse: bool) -> bool:
-        """Whether a visit is likely to end in time; in a coarse pass, the group's longest so far is what to expect."""
-        visited = [account for member in group.cells if (account := self._account(member)).visit_s is not None]
-        if is_coarse:
-            longest = max((self._ledger.visit_s(account) + account.cold_s for account in visited), default=0.0)
-            return self.left_s() > longest
-        return self.left_s() > self._ledger.visit_s(self._account(planned)) + self.crew.reopening_s(group)
-
-    def _limit_s(self) -> float:
-        """Seconds that a trial may take: no more than the budget has left, but for a floor."""
-        return min(self._spec.budget.trial, max(self.left_s(), TRIAL_FLOOR_S))
-
-    def _open_limit_s(self) -> float:
-        """The same for loading and compiling, which `budget.cold` gives more time."""
-        left = self.left_s() + max(self._spec.budget.cold - self.crew.cold_s, 0.0)
-        return min(self._spec.budget.open, max(left, OPEN_FLOOR_S))
-
-    def _visit(self, group: GroupPlan, planned: PlannedCell, block: int, *, is_long: bool) -> None:
-        """Prepare, warm up and repeat one cell."""
-        worker = self.crew.worker(group, self._open_limit_s())
-        begun, cold_before = time.monotonic(), self.crew.cold_s
-        cell = planned.cell
-        if not self._prepare(worker, group, planned, block):
-            return
-        account = self._account(planned)
+    def _take_block(self, passes: Sequence[Sequence[Turn]], *, is_coarse: bool) -> int:
+        """One block, opened and closed by the sentinel; returns how many cells had a turn, in vain or not."""
+        turns = [turn for each in passes for turn in each]
+        if not is_coarse and not any(self._can_afford(turn) for turn in turns):
+            return 0
+        sentinel = self._begin_block(turns)
+        self._watch(sentinel)
         done = 0
-        limit_s, limit = (APART_VISIT_S, APART_MAX_TRIALS_PER_VISIT) if is_long else (VISIT_S, MAX_TRIALS_PER_VISIT)
-        while done == 0 or (
-            done < limit
-            and account.trial_s is not None
-            and (done + 1) * account.trial_s < limit_s
-            and self._ledger.wants(cell.cell_id)
-        ):
-            if not self._trial(worker, group, planned, block, with_warmup=done == 0):
-                return
+        for each in passes:
+            done += self._pass(each, done, len(turns), is_coarse=is_coarse)
+            self._passes += 1
+        if done:
+            self._watch(sentinel)
+        self._progress.end_block(self._block, self._budget.left_s())
+        self._block += 1
+        self._on_block()
+        return done
+
+    def _begin_block(self, turns: Sequence[Turn]) -> Turn | None:
+        """Choose the sentinel, replace the workers where that can be paid for, and record both."""
+        sentinel = None if self._visitor.is_sentinel_lost else choose_sentinel(self._plan, turns, self._ledger)
+        is_fresh, reason = renewal(
+            costs(turns, self.crew, self._ledger), self.crew, self._budget, self._spec.stop.blocks
+        )
+        if is_fresh:
+            self.crew.close()
+        self._writer.append(
+            BlockStarted(
+                block=self._block,
+                at_ns=time.monotonic_ns(),
+                seed=self._spec.seed,
+                order=tuple(turn.cell_id for turn in turns),
+                is_fresh=is_fresh,
+                reason=reason,
+                sentinel=None if sentinel is None else sentinel.cell_id,
+            )
+        )
+        self._progress.note(f"block {self._block}: {'fresh workers' if is_fresh else f'workers kept ({reason})'}")
+        return sentinel
+
+    def _watch(self, sentinel: Turn | None) -> None:
+        """One repetition of the sentinel, unless there is none, or no time for it."""
+        if sentinel is None or self._visitor.is_sentinel_lost or self._account(sentinel.planned).is_closed:
+            return
+        if self._budget.left_s() > (self._account(sentinel.planned).once_s or 0.0):
+            self._visitor.watch(sentinel, self._block)
+
+    def _pass(self, turns: Sequence[Turn], before: int, cells: int, *, is_coarse: bool) -> int:
+        """Visits one after the other; returns how many there were."""
+        done = 0
+        for number, turn in enumerate(turns):
+            if is_coarse and number and self.crew.worker_id(turn.group) is None:
+                self._on_block()
+            if self._account(turn.planned).is_closed:
+                continue
+            if not self._can_afford(turn):
+                if is_coarse:
+                    self._visitor.skip(turn.planned, "skipped", "the budget was spent before this cell's turn")
+                continue
             done += 1
-        account.cold_s = self.crew.cold_s - cold_before
-        account.visit_s = time.monotonic() - begun - account.cold_s
+            self._progress.begin_cell(before + done, cells, self._block, turn.planned)
+            self._progress.expect(self.eta_s())
+            self._visitor.visit(turn, self._block, is_long=not (is_coarse or self._plan.is_interleaved))
+        return done
 
-    def _prepare(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int) -> bool:
-        cell, engine = planned.cell, planned.cell.spec.engine
-        command = PrepareCell(
-            cell_id=cell.cell_id,
-            spec=cell.spec,
-            seed=self._spec.seed,
-            check_identity=group.group not in self._checked_groups and engine.check_tokens > 0,
-            check_repeat=cell.cell_id not in self._repeated_cells and engine.check_repeat,
-        )
-        failure = self.crew.ask(worker, command, self._open_limit_s())
-        if isinstance(failure, Failed):
-            self._lose(group, planned, failure, self._begin_trial(planned, block, worker.worker_id))
-            return False
-        self._checked_groups.add(group.group)
-        self._repeated_cells.add(cell.cell_id)
-        return True
-
-    def _begin_trial(self, planned: PlannedCell, block: int, worker_id: str) -> str:
-        cell_id = planned.cell.cell_id
-        trial_id = f"{cell_id}-{self._order}"
-        self._writer.append(
-            TrialStarted(
-                trial_id=trial_id,
-                cell_id=cell_id,
-                repetition=self._account(planned).repetitions,
-                block=block,
-                order=self._order,
-                worker_id=worker_id,
-                at_ns=time.monotonic_ns(),
+    def _can_afford(self, turn: Turn) -> bool:
+        """Whether a visit is likely to end in time; of a first one, the group's longest so far is what to expect."""
+        account, worker_id = self._account(turn.planned), self.crew.worker_id(turn.group)
+        if account.visit_s is None:
+            accounts = [self._account(member) for member in turn.group.cells]
+            return self._budget.left_s() > 0 and all(
+                self._budget.pays(self._ledger.visit_s(each), each.cold_s)
+                for each in accounts
+                if each.visit_s is not None
             )
-        )
-        self._order += 1
-        return trial_id
+        compiling_s = 0.0 if account.prepared_in == worker_id else account.cold_s
+        return self._budget.pays(self._ledger.visit_s(account), self.crew.reopening_s(turn.group) + compiling_s)
 
-    def _trial(self, worker: Worker, group: GroupPlan, planned: PlannedCell, block: int, *, with_warmup: bool) -> bool:
-        account = self._account(planned)
-        trial_id = self._begin_trial(planned, block, worker.worker_id)
-        is_steady: bool | None = None
-        if with_warmup:
-            warmed = self.crew.ask(worker, self._warm_up(trial_id), self._limit_s())
-            if isinstance(warmed, Failed):
-                self._lose(group, planned, warmed, trial_id)
-                return False
-            is_steady = warmed.is_steady
-        begun = time.monotonic()
-        events: list[Event] = []
-        command = RunTrial(trial_id=trial_id, keep_tokens=account.repetitions == 0, seed=self._spec.seed)
-        answer = self.crew.ask(worker, command, self._limit_s(), events)
-        if isinstance(answer, Failed):
-            self._lose(group, planned, answer, trial_id)
-            return False
-        account.trial_s = time.monotonic() - begun
-        self._writer.append(TrialFinished(trial_id=trial_id, at_ns=time.monotonic_ns(), is_steady=is_steady))
-        self._writer.sync()
-        rate = rate_of(events)
-        self._ledger.count(planned.cell.cell_id, rate)
-        self._progress.end_trial(planned, rate, account.repetitions)
-        return True
 
-    def _warm_up(self, trial_id: str) -> WarmUp:
-        is_gpu = self._plan.device.kind in ("cuda", "rocm")
-        return WarmUp(
-            trial_id=trial_id,
-            tolerance=GPU_TOLERANCE if is_gpu else CPU_TOLERANCE,
-            cap_s=self._spec.stop.warmup_cap,
-        )
-
-    def _lose(self, group: GroupPlan, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
-        """Record a failed trial and end the worker; the next visit opens another."""
-        self._fail(planned, failure, trial_id)
-        is_closed = self._ledger.fail(planned.cell.cell_id, failure.cause)
-        if is_closed or failure.is_refusal:
-            self._close(planned, failure.cause, failure.text)
-        self._writer.sync()
-        self._progress.note(f"{failure.cause}: {failure.text}")
-        self.crew.drop(group)
-
-    def _lose_group(self, group: GroupPlan, planned: PlannedCell, block: int, lost: GroupLostError) -> None:
-        """The worker cannot be opened: one failed trial, and no cell of the group is tried again in this run."""
-        self._fail(planned, lost.failure, self._begin_trial(planned, block, lost.worker_id))
-        for member in group.cells:
-            if not self._account(member).is_closed:
-                self._close(member, lost.failure.cause, lost.failure.text)
-        self._writer.sync()
-        self._progress.note(f"{lost.failure.cause}: {lost.failure.text}")
-
-    def _fail(self, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
-        self._failed += 1
-        self._writer.append(
-            TrialFailed(
-                trial_id=trial_id,
-                cell_id=planned.cell.cell_id,
-                at_ns=time.monotonic_ns(),
-                cause=failure.cause,
-                message=failure.text,
-                traceback=failure.traceback,
-            )
-        )
-
-    def _close(self, planned: PlannedCell, cause: FailureCause, reason: str, *, is_told: bool = False) -> None:
-        """Try a cell no more; a cell without a result says why."""
-        account = self._account(planned)
-        account.is_closed = True
-        if account.repetitions == 0:
-            if not is_told:
-                self._skip(planned, cause, reason)
-            self._lost.add(planned.cell.cell_id)
-
-    def _skip(self, planned: PlannedCell, cause: FailureCause, reason: str) -> None:
-        self._writer.append(
-            CellSkipped(cell_id=planned.cell.cell_id, cause=cause, reason=reason, at_ns=time.monotonic_ns())
-        )
+def _next_block(earlier: Run) -> int:
+    """The number behind the last block that an earlier part of the run began."""
+    trials = [trial.started.block for cell in earlier.cells.values() for trial in cell.trials]
+    return max((*trials, *(started.block for started in earlier.blocks)), default=-1) + 1
 
 
 def _announcement(planned: PlannedCell, plan: Plan) -> CellPlanned:

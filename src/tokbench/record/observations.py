@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from tokbench.record.blocks import BlockStarted as BlockStarted  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.blocks import Purpose
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen, HostFacts, ModelFacts
 from tokbench.record.readings import EnergyReading as EnergyReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import LoadSample as LoadSample  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import MemoryReading as MemoryReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import MeterAbsent as MeterAbsent  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import PowerReading as PowerReading  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.spec import StopSpec
 
 SCHEMA_VERSION = 1
 WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment"]
@@ -34,6 +37,8 @@ class RunStarted(Frozen):
     utc: str
     """Wall clock, for display only."""
     command: tuple[str, ...] = ()
+    stop: StopSpec | None = None
+    """The stop rule as resolved, defaults of that version included; None in records from before it was kept."""
 
 
 class RunEnded(Frozen):
@@ -126,6 +131,7 @@ class TrialStarted(Frozen):
     """Position in the sequence of all trials of the run."""
     worker_id: str
     at_ns: int
+    purpose: Purpose = "measure"
 
 
 class WindowOpened(Frozen):
@@ -291,6 +297,7 @@ Event = Annotated[
     | CellPlanned
     | CellSkipped
     | CellPrepared
+    | BlockStarted
     | TrialStarted
     | WindowOpened
     | WindowClosed

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tokbench.errors import RecordError
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts
 from tokbench.record.observations import (
+    BlockStarted,
     CellPlanned,
     CellPrepared,
     CellSkipped,
@@ -88,6 +89,9 @@ class CellRecord:
     prepared: list[CellPrepared] = dataclasses.field(default_factory=list)
     skipped: CellSkipped | None = None
     trials: list[Trial] = dataclasses.field(default_factory=list)
+    """Repetitions; what was run as a sentinel stands apart."""
+    sentinel_trials: list[Trial] = dataclasses.field(default_factory=list)
+    """What was run to see drift: no repetition, and in no metric."""
     identity: list[IdentityChecked] = dataclasses.field(default_factory=list)
     repeats: list[RepeatabilityChecked] = dataclasses.field(default_factory=list)
     memory: list[MemoryReading] = dataclasses.field(default_factory=list)
@@ -102,6 +106,10 @@ class CellRecord:
     def good_trials(self) -> list[Trial]:
         """Trials that came to their end."""
         return [trial for trial in self.trials if trial.finished is not None]
+
+    def sentinels(self) -> list[Trial]:
+        """Sentinel trials that came to their end, in order: one before and one after the cells of a block."""
+        return [trial for trial in self.sentinel_trials if trial.finished is not None]
 
 
 @dataclasses.dataclass(slots=True)
@@ -124,6 +132,8 @@ class Run:
     power: list[PowerReading] = dataclasses.field(default_factory=list)
     absent_meters: list[MeterAbsent] = dataclasses.field(default_factory=list)
     load_samples: list[LoadSample] = dataclasses.field(default_factory=list)
+    blocks: list[BlockStarted] = dataclasses.field(default_factory=list)
+    """In order; empty in records from before they were kept."""
     ended: RunEnded | None = None
     _trials: dict[str, Trial] = dataclasses.field(default_factory=dict)
     _models: dict[str, ModelFacts] = dataclasses.field(default_factory=dict)
@@ -162,6 +172,8 @@ def _place(run: Run, event: Event) -> None:
             run.load_samples.append(event)
         case ClockAnchor():
             run.anchors.append(event)
+        case BlockStarted():
+            run.blocks.append(event)
         case CellPlanned() | CellSkipped() | CellPrepared() | IdentityChecked() | RepeatabilityChecked():
             _place_in_cell(run, event)
         case MemoryReading(trial_id=None):
@@ -227,7 +239,8 @@ def _place_in_trial(run: Run, event: Event) -> None:
     if isinstance(event, TrialStarted):
         trial = Trial(event, run.device)
         run._trials[event.trial_id] = trial
-        _known(run.cells, event.cell_id, "cell").trials.append(trial)
+        cell = _known(run.cells, event.cell_id, "cell")
+        (cell.sentinel_trials if event.purpose == "sentinel" else cell.trials).append(trial)
         return
     trial_id = getattr(event, "trial_id", None)
     trial = _known(run._trials, str(trial_id), "trial")

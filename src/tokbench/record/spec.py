@@ -51,7 +51,8 @@ def _alone(value: object) -> object:
 
 DeviceSpec = Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], BeforeValidator(_alone)]
 Duration = Annotated[PositiveFloat, BeforeValidator(parse_duration_s)]
-Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4", "fp8", "mxfp4"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4", "fp8", "mxfp4", "gguf"]
+"""`gguf`: in the types that the file has; for engines that read such files."""
 Option = str | int | float | bool
 RANDOM_FIX = "add `weights: random` to the model, or leave `layers` out"
 
@@ -95,7 +96,7 @@ class ModelSpec(SpecPart):
 class EngineSpec(SpecPart):
     """Which software makes the tokens."""
 
-    LATER_KEYS = ("check_repeat",)
+    LATER_KEYS = ("check_repeat", "python")
 
     kind: str
     mode: str = "default"
@@ -110,6 +111,8 @@ class EngineSpec(SpecPart):
     check_repeat: bool = False
     """Whether each cell's prompts are worked through a second time, and row 0 alone, to see if the same comes out."""
     trust_remote_code: bool = False
+    python: str | None = None
+    """The interpreter in which the engine is installed; None looks here, then in an environment of its own."""
     options: dict[str, Option] = {}
     """What only this plug understands; the plug refuses what it does not know."""
 
@@ -166,15 +169,32 @@ class StopSpec(SpecPart):
     rel_ci: PositiveFloat = 0.02
     min_repetitions: PositiveInt = 5
     max_repetitions: PositiveInt = 20
+    blocks: PositiveInt = 3
+    """How many fresh worker processes a cell is measured in; 1 leaves the workers open for the whole run."""
+    sentinel: bool = True
+    """Whether the cheapest cell opens and closes each block, so that drift can be told."""
     warmup_cap: Duration = 20.0
     """A warm-up that is not steady by then ends, and the repetition is marked unsteady."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_defaults(cls, value: object) -> object:
+        """What is not asked for gives way to a `max_repetitions` that is: so that what is kept can be read back."""
+        most = value.get("max_repetitions") if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or type(most) is not int or most < 1:
+            return value
+        fields = cls.model_fields
+        fitted = {key: min(fields[key].default, most) for key in ("min_repetitions", "blocks") if key not in value}
+        return {**value, **fitted}
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if "min_repetitions" in self.model_fields_set and self.min_repetitions > self.max_repetitions:
+        if self.min_repetitions > self.max_repetitions:
             raise ValueError(
                 f"min_repetitions ({self.min_repetitions}) is larger than max_repetitions ({self.max_repetitions})"
             )
+        if self.blocks > self.max_repetitions:
+            raise ValueError(f"blocks ({self.blocks}) is larger than max_repetitions ({self.max_repetitions})")
         return self
 
 

@@ -1,7 +1,8 @@
 """A scripted engine on a scripted clock: exact numbers for tests, a run without any library. Nothing is computed.
 
 Modes: `default` is a step engine, `requests` a request engine. Options (engine.options): `prefill_s_per_token`,
-`step_s`, `step_s_per_row`, `jitter` (share of a step, drawn from the seed), `weight_bytes`, `kv_bytes_per_token`,
+`step_s`, `step_s_per_row`, `jitter` (share of a step, drawn from the seed), `process_offset` (largest share by which
+all times of one process are off, drawn from its id), `weight_bytes`, `kv_bytes_per_token`,
 `fail_at_rows`, `fail` (oom | engine | segfault | kill | hang) and `fail_in` (prepare | prefill): from that static batch
 on, preparing or prefilling fails in that way; `repeats` (default true): whether doing the same twice gives the same.
 """
@@ -53,6 +54,7 @@ class FakeScript(Frozen):
     step_s: float = 0.01
     step_s_per_row: float = 0.0
     jitter: float = 0.0
+    process_offset: float = 0.0
     weight_bytes: int = 1_000_000
     kv_bytes_per_token: int = 1_000
     fail_at_rows: int | None = None
@@ -88,10 +90,11 @@ class _Scripted:
         self.script = script
         self._random = random.Random(request.seed)
         self._now_ns = 1_000_000_000
+        self._pace = 1 + script.process_offset * random.Random(os.getpid()).uniform(-1, 1)
 
     def _advance(self, seconds: float) -> int:
         jitter = 1 + self.script.jitter * self._random.uniform(-1, 1) if self.script.jitter else 1.0
-        self._now_ns += round(seconds * jitter * 1e9)
+        self._now_ns += round(seconds * jitter * self._pace * 1e9)
         return self._now_ns
 
     @property

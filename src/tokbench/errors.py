@@ -7,6 +7,7 @@
     ├── RecordError  4  a run cannot be read, written or extended
     └── DataError    5  a data row is wrong: file, row, field
 
+`tokbench compare` alone ends with 6 where a pair is not like for like, and with 7 (--strict) where nobody can tell.
 Ctrl-C ends with 130 and SIGTERM with 143, after the record has been closed and the report written.
 Every message says what is wrong, where, and what to do; none holds a secret.
 """
@@ -25,6 +26,8 @@ class ExitCode(enum.IntEnum):
     PLUG = 3
     RECORD = 4
     DATA = 5
+    UNLIKE = 6
+    CANNOT_TELL = 7
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -1,4 +1,4 @@
-"""Commands on data files and finished records: published, fit, check. Each imports what it needs when it runs."""
+"""Commands on data files and finished records: published, fit, check, compare. Each imports what it needs itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command()(published)
     app.command()(fit)
     app.command()(check)
+    app.command()(compare)
 
 
 def published(
@@ -67,3 +68,28 @@ def check(
     from tokbench.cli import checking
 
     raise typer.Exit(int(checking.show_check(run, as_json=as_json)))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: a run folder, or pytest-benchmark's JSON.")],
+    b: Annotated[Path | None, typer.Argument(metavar="B", help="What is set beside it, of the same kind.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="KEY=X,Y", help="Instead of B: cells of A, by engine.mode=eager,compiled.")
+    ] = None,
+    metrics: Annotated[list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC:-P%", help="Exit 1 if shown to be worse by more: decode_tokens_per_s:-3%."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 7 where a bound can be shown neither way.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare unlike and invalid cells too.")] = False,
+    markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write Markdown; - prints it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set B beside A: ratio, interval, what it shows, what differs. Exit 1 bound broken, 6 unlike, 7 cannot tell."""
+    from tokbench.cli import comparing
+    from tokbench.derive.compare.result import Asked
+
+    asked = Asked(tuple(metrics or ()), tuple(fail_on or ()), force, strict, is_one_run=by is not None)
+    sides = comparing.read_sides(a, b, by)
+    raise typer.Exit(int(comparing.show_comparison(sides, asked, comparing.Forms(as_json, markdown))))

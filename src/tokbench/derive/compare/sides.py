@@ -1,0 +1,166 @@
+"""The two sides of a comparison: a record of tokbench or another tool's file, brought to one form. Compares nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokbench.derive import wording
+from tokbench.derive.evaluate import CellResult, Missing, Results, evaluate
+from tokbench.derive.imports import Imported, ImportedCell, ImportedMetric, read_imported
+from tokbench.derive.metrics import catalog
+from tokbench.errors import RecordError
+from tokbench.record.facts import Conditions, Frozen
+from tokbench.record.run import Run, read_run
+from tokbench.stats import Estimate, estimate, exact
+from tokbench.units import Better, Unit
+
+TOKBENCH = "tokbench"
+_TOLD_APART = {"kind", "mode", "options", "check_tokens", "check_repeat"}
+"""Keys of the engine that have a condition of their own, or that no number depends on."""
+_DEVICE = ("driver_version", "runtime_version", "power_limit_w", "compute_capability", "is_mig")
+_HOST = ("hostname_sha256", "cpu_name", "usable_cores", "kernel", "python", "cpu_governor")
+_ENGINE = ("dtype", "kv_dtype", "threads", "stamped_by", "cuda_graphs")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One metric of one cell with the values behind it."""
+
+    metric: str
+    unit: Unit
+    better: Better
+    is_exact: bool
+    value: Estimate | Missing
+    blocks: tuple[tuple[float, ...], ...]
+    """Values of repetitions, one inner tuple per process that made them; empty where there are none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """One cell of a side."""
+
+    key: str
+    """Alike in cells that are partners: `pair_key`, or the name of a benchmark."""
+    identity: str
+    name: str
+    engine_mode: tuple[str | None, str | None]
+    engine_settings: str
+    """All that was asked of the engine; tells cells of one engine and mode apart."""
+    conditions: Conditions
+    settings: Mapping[str, str]
+    """Versions, machine, options: what `conditions` has no field for."""
+    decisive: frozenset[str]
+    """The settings that keep two cells from being like for like."""
+    verdict: str
+    doubts: tuple[str, ...]
+    no_result: str | None
+    """Why there is no result at all, with how the cell ended; None where there is one."""
+    samples: Mapping[str, Sample]
+    cell: CellResult | None
+    """The cell of a record; None for another tool's result."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Side:
+    """Everything on one side."""
+
+    path: str
+    kind: str
+    """`tokbench`, or the name of the other tool."""
+    cells: tuple[Subject, ...]
+
+
+def read_side(path: Path) -> Side:
+    """Read a run folder, its `events.jsonl` or another tool's JSON file.
+
+    Raises:
+        RecordError: it cannot be read, or it is of no tool that is known here.
+    """
+    if not path.exists():
+        raise RecordError(f"{path}: there is no such file or folder", fix="name a run folder, e.g. runs/NAME")
+    if path.is_dir() or path.suffix == ".jsonl":
+        results = evaluate(read_run(path), str(path))
+        return Side(str(path), TOKBENCH, tuple(_measured(results, cell) for cell in results.cells))
+    return _imported_side(path, read_imported(path))
+
+
+def _measured(results: Results, cell: CellResult) -> Subject:
+    spec = cell.record.spec
+    return Subject(
+        key=cell.pair_key,
+        identity=cell.cell_id,
+        name=wording.say_cell(cell),
+        engine_mode=(cell.conditions.engine, cell.conditions.mode),
+        engine_settings=spec.engine.model_dump_json(),
+        conditions=cell.conditions,
+        settings=_settings(results.run, cell),
+        decisive=frozenset({"weights revision", "weights sha256"}),
+        verdict=cell.validity.verdict,
+        doubts=tuple(code.value for code in cell.validity.reasons),
+        no_result=None if cell.status == "ok" else f"{cell.status}: {cell.status_reason}",
+        samples={name: _sample(cell, name) for name in cell.metrics},
+        cell=cell,
+    )
+
+
+def _sample(cell: CellResult, name: str) -> Sample:
+    metric = catalog()[name]
+    return Sample(name, metric.unit, metric.better, metric.is_exact, cell.metrics[name], cell.blocks.get(name, ()))
+
+
+def _settings(run: Run, cell: CellResult) -> dict[str, str]:
+    record, spec = cell.record, cell.record.spec
+    asked = spec.engine.model_dump(mode="json", exclude=_TOLD_APART)
+    found: dict[str, object] = {"tokbench version": run.header.tokbench_version}
+    found |= {f"engine.{name}": value for name, value in asked.items()}
+    found |= {f"engine.options.{name}": value for name, value in sorted(spec.engine.options.items())}
+    found |= _named("device", record.trials[-1].device if record.trials else run.device, _DEVICE)
+    found |= _named("host", run.host, _HOST)
+    if record.engine is not None:
+        found |= _named("engine", record.engine, _ENGINE)
+        found |= {f"{package} version": version for package, version in sorted(record.engine.versions.items())}
+        found |= dict(sorted(record.engine.environment.items()))
+    if record.model is not None:
+        found |= {"weights revision": record.model.revision, "weights sha256": record.model.sha256}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _named(prefix: str, facts: Frozen | None, names: tuple[str, ...]) -> dict[str, object]:
+    if facts is None:
+        return {}
+    plain = facts.model_dump(mode="json", include=set(names))
+    return {f"{prefix} {name}": plain[name] for name in names}
+
+
+def _imported_side(path: Path, imported: Imported) -> Side:
+    return Side(str(path), imported.tool, tuple(_imported(cell) for cell in imported.cells))
+
+
+def _imported(cell: ImportedCell) -> Subject:
+    return Subject(
+        key=cell.key,
+        identity=cell.key,
+        name=cell.key,
+        engine_mode=(None, None),
+        engine_settings="",
+        conditions=cell.conditions,
+        settings=cell.settings,
+        decisive=cell.decisive,
+        verdict="not judged",
+        doubts=(),
+        no_result=None,
+        samples={metric.name: _imported_sample(metric) for metric in cell.metrics},
+        cell=None,
+    )
+
+
+def _imported_sample(metric: ImportedMetric) -> Sample:
+    symbol = metric.unit.symbol
+    value = estimate(metric.values, symbol) if metric.values else _aggregate(metric, symbol)
+    return Sample(metric.name, metric.unit, metric.better, False, value, (metric.values,) if metric.values else ())
+
+
+def _aggregate(metric: ImportedMetric, symbol: str) -> Estimate:
+    return dataclasses.replace(exact(metric.value, symbol, metric.n), statistic=metric.statistic)

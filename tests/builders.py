@@ -11,6 +11,7 @@ from scripted_facts import GPU, HOST, LLAMA_8B, LLAMA_8B_CONFIG, LLAMA_8B_PARAME
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, ModelFacts, Weights
 from tokbench.record.observations import (
     SCHEMA_VERSION,
+    BlockStarted,
     CellPlanned,
     CellPrepared,
     CellSkipped,
@@ -39,6 +40,7 @@ from tokbench.record.spec import (
     EngineSpec,
     ModelSpec,
     StaticBatchLoad,
+    StopSpec,
     WorkloadSpec,
 )
 from tokbench.record.store import EVENTS_FILE
@@ -56,6 +58,7 @@ class Script:
         ceiling: CeilingFacts | None = None,
         seed: int = 7,
         command: tuple[str, ...] = ("tokbench", "run", "script.yaml"),
+        stop: StopSpec | None = None,
     ) -> None:
         self.now_ns = 1_000_000_000
         self.events: list[Event] = [
@@ -67,6 +70,7 @@ class Script:
                 at_ns=self.now_ns,
                 utc="2026-11-21T12:00:00Z",
                 command=command,
+                stop=stop,
             ),
             FactsRead(at_ns=self.now_ns, host=HOST, device=device, device_choice="the only one", ceilings=ceiling),
         ]
@@ -217,8 +221,34 @@ class Script:
         self.add(TrialFinished(trial_id=trial_id, at_ns=self.wait(0.001), is_steady=is_steady))
         return trial_id
 
+    def block(self, block: int, sentinel: str | None = None, kept: str | None = None) -> None:
+        """A pass over all cells begins; `kept` says why no fresh processes were started."""
+        self.add(
+            BlockStarted(
+                block=block,
+                at_ns=self.wait(0),
+                seed=7,
+                order=tuple(self._specs),
+                is_fresh=kept is None,
+                reason=kept,
+                sentinel=sentinel,
+            )
+        )
+
+    def sentinel(self, cell_id: str, block: int, step_s: float = 0.01, worker: str = "worker-1") -> None:
+        """The sentinel opens or closes a block; what it does is no repetition."""
+        begun = len(self.events)
+        self.trial(cell_id, step_s=step_s, worker=worker, peak_bytes=None)
+        started = self.events[begun]
+        assert isinstance(started, TrialStarted)
+        self.events[begun] = started.model_copy(update={"purpose": "sentinel", "block": block})
+
     def _start(self, cell_id: str, worker: str = "worker-1") -> str:
-        earlier = sum(1 for event in self.events if isinstance(event, TrialStarted) and event.cell_id == cell_id)
+        earlier = sum(
+            1
+            for event in self.events
+            if isinstance(event, TrialStarted) and (event.cell_id, event.purpose) == (cell_id, "measure")
+        )
         trial_id = f"t{self._trials}"
         self.add(
             TrialStarted(
@@ -300,7 +330,13 @@ class Script:
             )
         )
 
-    def load_sample(self, machine_cpu_s: float, worker_cpu_s: float = 0.0, throttle: tuple[str, ...] = ()) -> None:
+    def load_sample(
+        self,
+        machine_cpu_s: float,
+        worker_cpu_s: float = 0.0,
+        throttle: tuple[str, ...] = (),
+        sm_clock_mhz: int | None = None,
+    ) -> None:
         """The machine's state at this moment."""
         self.add(
             LoadSample(
@@ -309,6 +345,7 @@ class Script:
                 worker_cpu_s=worker_cpu_s,
                 parent_cpu_s=0.0,
                 throttle_reasons=throttle,
+                sm_clock_mhz=sm_clock_mhz,
             )
         )
 

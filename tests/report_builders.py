@@ -12,6 +12,7 @@ from tokbench.derive.evaluate import evaluate
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.report.write import write_report
 from tokbench.record.run import read_run
+from tokbench.record.spec import StopSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -73,17 +74,20 @@ def golden_report() -> str:
 
 def rich_script() -> Script:
     """A run that shows a bit of everything: two modes, two batches, a failure, a skipped cell, an absent meter."""
-    script = Script(ceiling=ceilings())
+    script = Script(ceiling=ceilings(), stop=StopSpec(rel_ci=0.05, min_repetitions=5, max_repetitions=20, blocks=3))
     eager, compiled = script.cell(), script.cell(mode="compiled")
     eager_4, compiled_4 = script.cell(static_batch=4), script.cell(mode="compiled", static_batch=4)
     too_large = script.cell(static_batch=64)
     late = script.cell(mode="compiled", static_batch=64)
     for cell_id in (eager, compiled, eager_4, compiled_4):
         script.prepare(cell_id)
-    for index in range(5):
-        worker = "worker-1" if index < 3 else "worker-2"
+    for index in range(6):
+        worker = f"worker-{1 + index // 2}"
+        script.block(index, eager, kept="a block is shorter than starting its processes" if index % 2 else None)
+        script.sentinel(eager, index, step_s=0.02 * (1 + index / 100), worker=worker)
         for cell_id, step_s in ((eager, 0.02), (compiled, 0.0125), (eager_4, 0.021), (compiled_4, 0.013)):
             script.trial(cell_id, step_s=step_s * (1 + index / 100), prefill_s=0.05, worker=worker)
+        script.sentinel(eager, index, step_s=0.02 * (1.01 + index / 100), worker=worker)
     script.fail(too_large, "oom", "CUDA out of memory: tried to allocate 12 GiB")
     script.skip(late, "skipped", "the budget was used up")
     script.identity(eager)

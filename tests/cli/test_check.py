@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from builders import Script
 from scripted_facts import GPU
 from tokbench.cli.more import register
+from tokbench.derive.codes import CRITERIA, Code
 from tokbench.derive.evaluate import Status
 from tokbench.derive.remedy import REMEDIES, STATUS_REMEDIES
-from tokbench.derive.validity import Code
 from tokbench.errors import RecordError
 
 app = typer.Typer()
@@ -28,8 +28,8 @@ def check(folder: Path, *options: str) -> Result:
 
 def clean(script: Script, trials: int = 3) -> str:
     cell_id = script.cell()
-    for _ in range(trials):
-        script.trial(cell_id)
+    for index in range(trials):
+        script.trial(cell_id, worker=f"worker-{index}")
     return cell_id
 
 
@@ -44,7 +44,7 @@ def test_all_valid_ends_with_0(tmp_path: Path) -> None:
     cell_id = clean(script)
     result = check(script.write(tmp_path / "run"))
     assert (result.stdout.splitlines(), result.exit_code) == (
-        [f"{cell_id}  valid    {CELL}", "1 cell: 1 valid, 0 suspect, 0 invalid"],
+        [f"{cell_id}  valid    no reason against it", f"{'':23}{CELL}", "1 cell: 1 valid, 0 suspect, 0 invalid"],
         0,
     )
 
@@ -55,9 +55,17 @@ def test_a_suspect_cell_ends_with_1_and_says_what_to_do(tmp_path: Path) -> None:
     result = check(script.write(tmp_path / "run"))
     assert (result.stdout.splitlines(), result.exit_code) == (
         [
-            f"{cell_id}  suspect  {CELL}",
-            "    TOO_FEW_REPETITIONS (suspect): too few repetitions",
-            f"      {REMEDIES[Code.TOO_FEW_REPETITIONS]}",
+            f"{cell_id}  suspect  TOO_FEW_REPETITIONS, SHARED_PROCESS",
+            f"{'':23}{CELL}",
+            "",
+            "TOO_FEW_REPETITIONS (suspect): too few repetitions",
+            f"  where: {CRITERIA[Code.TOO_FEW_REPETITIONS]}",
+            f"  to do: {REMEDIES[Code.TOO_FEW_REPETITIONS]}",
+            "",
+            f"SHARED_PROCESS (note): {Code.SHARED_PROCESS.value}",
+            f"  where: {CRITERIA[Code.SHARED_PROCESS]}",
+            f"  to do: {REMEDIES[Code.SHARED_PROCESS]}",
+            "",
             "1 cell: 0 valid, 1 suspect, 0 invalid",
         ],
         1,
@@ -69,7 +77,15 @@ def test_a_note_is_told_and_leaves_the_cell_valid(tmp_path: Path) -> None:
     clean(script)
     result = check(script.write(tmp_path / "run"))
     assert 0 == result.exit_code
-    assert "    FOREIGN_UNKNOWN (note): " in result.stdout
+    assert "\nFOREIGN_UNKNOWN (note): " in result.stdout
+
+
+def test_a_code_of_several_cells_is_explained_once(tmp_path: Path) -> None:
+    script = Script()
+    for rows in (1, 2, 3):
+        script.trial(script.cell(static_batch=rows))
+    text = check(script.write(tmp_path / "run")).stdout
+    assert (3, 1) == (text.count("  suspect  TOO_FEW_REPETITIONS,"), text.count("\nTOO_FEW_REPETITIONS (suspect)"))
 
 
 def test_cells_without_a_number_tell_their_end(tmp_path: Path) -> None:
@@ -88,8 +104,10 @@ def test_cells_without_a_number_tell_their_end(tmp_path: Path) -> None:
         "meaning": "CUDA out of memory",
         "weight": "invalid",
         "remedy": STATUS_REMEDIES["oom"],
+        "criterion": None,
     } == reasons[large][0]
     assert ("skipped", "planned") == (reasons[late][0]["code"], reasons[unreached][0]["code"])
+    assert [0, 0, 0, 0] == [cell["disturbed_repetitions"] for cell in answer["cells"]]
     assert ["valid", "invalid", "invalid", "invalid"] == [cell["verdict"] for cell in answer["cells"]]
 
 

@@ -27,7 +27,9 @@ def test_five_sentences(tmp_path: Path) -> None:
     lines = headline([results_of(rich_script(), tmp_path)], FIGURES, VENDORS)
     assert len(lines) == 5
     assert all(line.endswith(".") and "\n" not in line for line in lines)
-    assert lines[0].startswith("Fastest for one user: 78.4 tokens/s decode (95 % interval 76.9 to 80.0, 5 repetitions)")
+    assert lines[0].startswith(
+        "Fastest for one user: 78.1 tokens/s decode (95 % interval 74.4 to 81.9, 6 repetitions in 3 processes)"
+    )
     assert lines[1].startswith("Most for all users together: 194 tokens/s output")
     assert lines[2].startswith("Memory of that cell: peak 17.0 GB on the device, weights 16.1 GB")
 

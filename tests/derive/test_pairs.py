@@ -9,12 +9,12 @@ import pytest
 from builders import Script
 from report_builders import FIGURES, VENDORS
 from tokbench.derive.evaluate import Missing, evaluate
-from tokbench.derive.pairs import AMBIGUOUS, ModePair, pair_modes
+from tokbench.derive.pairs import AMBIGUOUS, ModePair, pair_modes, pair_others
 from tokbench.derive.report.write import write_report
 from tokbench.record.observations import CellPlanned, TrialStarted
 from tokbench.record.spec import CellSpec
 from tokbench.record.sweep import make_cell
-from tokbench.stats import Estimate
+from tokbench.stats import Comparison, Estimate, Outcome
 
 
 def in_block(script: Script, block: int) -> None:
@@ -50,13 +50,53 @@ def test_modes_are_paired_by_block(tmp_path: Path) -> None:
         (compiled, 1, 5.0),
         (eager, 2, 0.06),
         (compiled, 2, 0.06),
+        (compiled, 3, 0.01),
+        (eager, 3, 0.01),
     ]
     for cell_id, block, step_s in trials:
-        script.trial(cell_id, step_s=step_s)
+        script.trial(cell_id, step_s=step_s, worker=f"{cell_id}-{block}")
         in_block(script, block)
     (pair,) = pairs_of(script, tmp_path)
-    assert isinstance(pair.ratio, Estimate)
-    assert (pair.ratio.n, pair.ratio.value) == (2, pytest.approx(1.0))
+    assert isinstance(pair.compared, Comparison) and isinstance(pair.ratio, Estimate)
+    assert (pair.compared.basis, pair.ratio.n, pair.ratio.value) == ("paired blocks", 3, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(
+    ("eager_workers", "compiled_workers"),
+    [("aaaa", "bbbb"), ("aacc", "bbdd"), ("aaaa", "bcde"), ("abca", "wxyz")],
+    ids=["one process each", "two processes each", "one side in one process", "two blocks share a process"],
+)
+def test_blocks_that_share_a_process_are_one_pair(tmp_path: Path, eager_workers: str, compiled_workers: str) -> None:
+    """Four blocks, and fewer independent pairs of processes."""
+    script = Script()
+    eager, compiled = script.cell(), script.cell(mode="compiled")
+    for block in range(4):
+        for cell_id, workers in ((eager, eager_workers), (compiled, compiled_workers)):
+            script.trial(cell_id, step_s=0.01 * (1 + block), worker=workers[block])
+            in_block(script, block)
+    (pair,) = pairs_of(script, tmp_path)
+    assert isinstance(pair.compared, Comparison)
+    independent = 3 if eager_workers == "abca" else 0
+    expected = ("paired blocks", independent) if independent else ("repetitions", 4)
+    assert expected == (pair.compared.basis, pair.compared.n_a)
+
+
+def test_cells_of_other_engines_options_are_set_beside_the_first(tmp_path: Path) -> None:
+    script = Script()
+    sdpa = with_attention_of(script, "eager", "sdpa")
+    flash = with_attention_of(script, "eager", "flash_attention_2")
+    compiled = with_attention_of(script, "compiled", "sdpa")
+    lone = script.cell(static_batch=2)
+    for block in range(3):
+        for cell_id, step_s in ((sdpa, 0.02), (flash, 0.01), (compiled, 0.005), (lone, 0.03)):
+            script.trial(cell_id, step_s=step_s * (1 + block), worker=f"{cell_id}-{block}")
+    (pair,) = pair_others(evaluate(script.run(tmp_path / "run"), "run").cells, "decode_tokens_per_s")
+    assert (sdpa, flash) == (pair.baseline.cell_id, pair.cell.cell_id)
+    assert isinstance(pair.compared, Comparison)
+    assert (Outcome.HIGHER, pytest.approx(2.0)) == (pair.compared.outcome, pair.compared.ratio.value)
+    results = evaluate(script.run(tmp_path / "run"), "run")
+    text = write_report([results], FIGURES, tmp_path / "out", vendors=VENDORS, with_figures=False).markdown.read_text()
+    assert f"| {sdpa} | {flash} | 2.00 (2.00 – 2.00), n 3 | 3 paired blocks | faster |" in text
 
 
 def test_cells_without_a_common_block_have_no_ratio(tmp_path: Path) -> None:

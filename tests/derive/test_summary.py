@@ -19,6 +19,7 @@ from tokbench.derive.standing import take_standing
 from tokbench.derive.summary import dump_summary, summarise_results
 from tokbench.record.facts import Conditions
 
+ESTIMATE_KEYS = {"value", "low", "high", "n", "unit", "statistic", "blocks", "sd_within", "sd_between", "basis"}
 DOC = (Path(__file__).parents[2] / "docs" / "summary-json.md").read_text(encoding="utf-8")
 
 
@@ -87,8 +88,58 @@ def test_metrics_are_values_or_reasons(summary: dict[str, Any]) -> None:
             if "missing" in value:
                 assert value == {"missing": value["missing"]} and value["missing"]
             else:
-                assert set(value) == {"value", "low", "high", "n", "unit", "statistic"}
+                assert set(value) == ESTIMATE_KEYS <= keys_in_doc("cells")
                 assert math.isfinite(value["value"])
+
+
+def test_spread_and_processes_of_a_metric(summary: dict[str, Any]) -> None:
+    cell = summary["cells"][0]
+    value = cell["metrics"]["decode_tokens_per_s"]
+    assert (value["n"], value["blocks"], value["basis"]) == (6, 3, "blocks")
+    assert 0 < value["sd_within"] < value["sd_between"]
+    assert cell["tables"]["processes"] == [0, 0, 1, 1, 2, 2]
+    assert cell["metrics"]["weight_bytes"]["basis"] == "none"
+
+
+def test_why_a_cell_got_no_more_repetitions(summary: dict[str, Any]) -> None:
+    stopped = [cell["stopped_by"] for cell in summary["cells"]]
+    assert stopped[4:] == [None, None]
+    assert set(stopped[0]) == {"by", "rel_ci", "half_width"} <= keys_in_doc("cells")
+    assert (stopped[0]["by"], stopped[0]["rel_ci"]) == ("rel_ci", 0.05)
+    assert stopped[0]["half_width"] == pytest.approx(0.0485, abs=1e-4)
+
+
+def test_blocks_and_drift(summary: dict[str, Any], tmp_path: Path) -> None:
+    sentinel = summary["run"]["sentinel"]
+    assert {*sentinel, *sentinel["blocks"][0]} <= keys_in_doc("run")
+    assert (len(sentinel["blocks"]), sentinel["limit"]) == (6, 0.03)
+    first = sentinel["blocks"][0]
+    assert (first["sentinel"], first["is_fresh"], first["is_one_process"]) == (
+        summary["cells"][0]["cell_id"],
+        True,
+        True,
+    )
+    assert first["ratio"] == pytest.approx(1 / 1.01)
+    assert sentinel["run_ratio"] == pytest.approx(1 / 1.06)
+    assert summary["run"]["stop"]["rel_ci"] == 0.05
+    old = Script()
+    old.trial(old.cell())
+    run = summary_of(old, tmp_path / "old")["run"]
+    assert (run["sentinel"], run["stop"]) == ({"missing": "the record holds no blocks"}, None)
+
+
+def test_figures_without_disturbed_repetitions_stand_beside_those_with_them(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for step_s, is_steady in ((0.01, True), (0.02, False), (0.01, True)):
+        script.trial(cell_id, step_s=step_s, is_steady=is_steady, worker=f"worker-{step_s}-{is_steady}")
+    (cell,) = summary_of(script, tmp_path / "disturbed")["cells"]
+    without = cell["without_disturbed"]
+    assert (without["left_out"], without["why"]) == (1, ["UNSTEADY"])
+    assert (cell["metrics"]["decode_tokens_per_s"]["n"], without["decode_tokens_per_s"]["n"]) == (3, 2)
+    assert without["decode_tokens_per_s"]["value"] == pytest.approx(100.0)
+    clean = summary_of(rich_script(), tmp_path / "clean")["cells"][0]
+    assert clean["without_disturbed"] == {"left_out": 0, "why": []}
 
 
 def test_a_value_by_hand(tmp_path: Path) -> None:

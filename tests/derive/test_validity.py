@@ -8,15 +8,25 @@ import pytest
 
 from builders import Script
 from scripted_facts import CPU, GPU, HOST, ceilings
+from tokbench.derive.codes import CRITERIA, Code, weight_of
+from tokbench.derive.disturbances import Timeline, foreign_cpu_share
 from tokbench.derive.evaluate import CellResult, evaluate
 from tokbench.derive.remedy import REMEDIES
-from tokbench.derive.validity import Code, foreign_cpu_share
 from tokbench.record.facts import DeviceFacts
-from tokbench.record.observations import FactsRead
+from tokbench.record.observations import FactsRead, TrialStarted
+
+
+def apart(script: Script) -> Script:
+    """The same record with a process of its own for each trial, so that no cell is told to share one."""
+    script.events = [
+        event.model_copy(update={"worker_id": f"worker-{event.order}"}) if isinstance(event, TrialStarted) else event
+        for event in script.events
+    ]
+    return script
 
 
 def judged(script: Script, folder: Path) -> CellResult:
-    (cell,) = evaluate(script.run(folder), "run").cells
+    (cell,) = evaluate(apart(script).run(folder), "run").cells
     return cell
 
 
@@ -35,7 +45,10 @@ def test_too_few_repetitions(tmp_path: Path) -> None:
     script.trial(cell_id)
     script.trial(cell_id)
     cell = judged(script, tmp_path)
-    assert (cell.validity.verdict, cell.validity.reasons) == ("suspect", (Code.TOO_FEW_REPETITIONS,))
+    assert (cell.validity.verdict, cell.validity.reasons) == (
+        "suspect",
+        (Code.TOO_FEW_REPETITIONS, Code.SHARED_PROCESS),
+    )
 
 
 def test_unsteady_warmup(tmp_path: Path) -> None:
@@ -89,7 +102,7 @@ def test_each_part_of_a_resumed_run_is_judged_by_its_own_device_facts(tmp_path: 
     script.add(FactsRead(at_ns=5, device=GPU.model_copy(update={"foreign_processes": second})))
     for _ in range(3):
         script.trial(late)
-    verdicts = [cell.validity.reasons for cell in evaluate(script.run(tmp_path), "run").cells]
+    verdicts = [cell.validity.reasons for cell in evaluate(apart(script).run(tmp_path), "run").cells]
     assert verdicts == [(Code.FOREIGN_LOAD,) * bool(first), (Code.FOREIGN_LOAD,) * bool(second)]
 
 
@@ -123,8 +136,56 @@ def test_a_clock_error_below_a_millisecond_spoils_no_window(tmp_path: Path) -> N
     assert judged(script, tmp_path).validity.reasons == ()
 
 
-def test_every_code_has_a_remedy() -> None:
-    assert set(REMEDIES) == set(Code)
+def test_every_code_has_a_criterion_and_a_remedy_and_stands_in_the_document() -> None:
+    assert set(REMEDIES) == set(CRITERIA) == set(Code)
+    document = (Path(__file__).parents[2] / "docs" / "validity.md").read_text(encoding="utf-8")
+    rows = [line for line in document.splitlines() if line.startswith("| `")]
+    wanted = [f"| `{c.name}` | {weight_of(c)} | {c.value} | {CRITERIA[c]} | {REMEDIES[c]} |" for c in Code]
+    assert wanted == rows
+
+
+@pytest.mark.parametrize(("processes", "reasons"), [(2, (Code.SHARED_PROCESS,)), (3, ())])
+def test_few_processes_are_a_note(tmp_path: Path, processes: int, reasons: tuple[Code, ...]) -> None:
+    script = Script()
+    cell_id = script.cell()
+    for index in range(4):
+        script.trial(cell_id, worker=f"worker-{index % processes}")
+    (cell,) = evaluate(script.run(tmp_path), "run").cells
+    assert (cell.validity.verdict, cell.validity.reasons) == ("valid", reasons)
+
+
+def test_random_weights_are_a_note(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell(weights="random")
+    for _ in range(3):
+        script.trial(cell_id)
+    cell = judged(script, tmp_path)
+    assert (cell.validity.verdict, cell.validity.reasons) == ("valid", (Code.RANDOM_WEIGHTS,))
+
+
+@pytest.mark.parametrize(
+    ("device", "closing_s", "is_drifted"),
+    [(GPU, 0.0102, False), (GPU, 0.0104, True), (GPU, 0.0096, True), (CPU, 0.0108, False), (CPU, 0.0112, True)],
+)
+def test_a_sentinel_that_drifts_makes_the_cells_of_its_block_suspect(
+    tmp_path: Path, device: DeviceFacts, closing_s: float, is_drifted: bool
+) -> None:
+    script = Script(device=device)
+    in_block, outside = script.cell(), script.cell(static_batch=2)
+    for number, cell_id, last_s in ((0, outside, 0.01), (1, in_block, closing_s)):
+        script.block(number, sentinel=outside)
+        script.sentinel(outside, number, step_s=0.01)
+        script.trial(cell_id)
+        script.events = [
+            event.model_copy(update={"block": number})
+            if isinstance(event, TrialStarted) and (event.cell_id, event.purpose) == (cell_id, "measure")
+            else event
+            for event in script.events
+        ]
+        script.sentinel(outside, number, step_s=last_s)
+    first, second = evaluate(script.run(tmp_path), "run").cells
+    assert is_drifted == (Code.SENTINEL_DRIFT in first.validity.reasons)
+    assert Code.SENTINEL_DRIFT not in second.validity.reasons
 
 
 def contended(machine_cpu_s: float, device: DeviceFacts = CPU, usable_cores: int = 4) -> Script:
@@ -146,7 +207,7 @@ def test_contended_cpu(tmp_path: Path) -> None:
     # 4 usable cores for 10 s: 8 foreign seconds are exactly a share of 0.2, which is allowed.
     run = contended(16.0).run(tmp_path / "quiet")
     (cell,) = run.cells.values()
-    assert foreign_cpu_share(run, cell) == pytest.approx(0.2)
+    assert foreign_cpu_share(run, Timeline(run).around(cell.good_trials())) == pytest.approx(0.2)
     assert Code.CONTENDED_CPU not in judged(contended(15.9), tmp_path / "below").validity.reasons
     assert judged(contended(20.0), tmp_path / "loud").validity.reasons == (Code.CONTENDED_CPU,)
 
@@ -160,7 +221,7 @@ def test_contention_is_unknown_where_only_some_cores_are_ours(tmp_path: Path) ->
     """A container with a quota: the host's other cores may be busy without taking anything from ours."""
     run = contended(30.0, usable_cores=2).run(tmp_path)
     (cell,) = run.cells.values()
-    assert foreign_cpu_share(run, cell) is None
+    assert foreign_cpu_share(run, Timeline(run).around(cell.good_trials())) is None
     assert Code.CONTENDED_CPU not in judged(contended(30.0, usable_cores=2), tmp_path).validity.reasons
 
 
@@ -169,7 +230,7 @@ def test_contention_is_unknown_without_samples(tmp_path: Path) -> None:
     script.trial(script.cell())
     run = script.run(tmp_path)
     (cell,) = run.cells.values()
-    assert foreign_cpu_share(run, cell) is None
+    assert foreign_cpu_share(run, Timeline(run).around(cell.good_trials())) is None
 
 
 @pytest.mark.parametrize(

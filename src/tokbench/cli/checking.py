@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import typer
 
 from tokbench.cli.reporting import load_results
 from tokbench.derive.evaluate import CellResult, Results
-from tokbench.derive.remedy import advise, is_all_valid
+from tokbench.derive.remedy import Advice, advise, is_all_valid
 from tokbench.derive.wording import say_cell
 from tokbench.errors import ExitCode
 
@@ -39,10 +40,8 @@ def _plain(results: Results) -> dict[str, Any]:
                 "cell": say_cell(cell),
                 "status": cell.status,
                 "verdict": cell.validity.verdict,
-                "reasons": [
-                    {"code": item.code, "meaning": item.meaning, "weight": item.weight, "remedy": item.remedy}
-                    for item in advise(cell)
-                ],
+                "disturbed_repetitions": cell.undisturbed.left_out,
+                "reasons": [dataclasses.asdict(item) for item in advise(cell)],
             }
             for cell in results.cells
         ],
@@ -50,11 +49,21 @@ def _plain(results: Results) -> dict[str, Any]:
 
 
 def _print(results: Results) -> None:
+    """A table of cells, then each code and each way to end once, with what it means and what to do."""
+    legend: dict[tuple[str, str], Advice] = {}
     for cell in results.cells:
-        typer.echo(f"{cell.cell_id}  {cell.validity.verdict:<7}  {say_cell(cell)}")
-        for item in advise(cell):
-            typer.echo(f"    {item.code} ({item.weight}): {item.meaning}")
-            typer.echo(f"      {item.remedy}")
+        advice = advise(cell)
+        legend |= {(item.code, item.meaning): item for item in advice}
+        codes = ", ".join(item.code for item in advice) or "no reason against it"
+        typer.echo(f"{cell.cell_id}  {cell.validity.verdict:<7}  {codes}")
+        typer.echo(f"{'':23}{say_cell(cell)}")
+    for item in legend.values():
+        typer.echo(f"\n{item.code} ({item.weight}): {item.meaning}")
+        if item.criterion is not None:
+            typer.echo(f"  where: {item.criterion}")
+        typer.echo(f"  to do: {item.remedy}")
+    if legend:
+        typer.echo()
     typer.echo(_say_total(results.cells))
 
 

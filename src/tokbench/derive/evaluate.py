@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from tokbench.derive.codes import DISTURBING, Code
+from tokbench.derive.disturbances import find_disturbances
 from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
+from tokbench.derive.repetitions import by_process
+from tokbench.derive.stopping import STEERED_BY, Stopped, find_stop
 from tokbench.derive.validity import Validity, judge_cell
 from tokbench.record.depth import name_with_layers
 from tokbench.record.facts import Conditions
 from tokbench.record.run import CellRecord, Run
 from tokbench.record.spec import ModelSpec
-from tokbench.stats import Estimate, estimate, exact
+from tokbench.stats import Estimate, estimate_blocks, exact
 from tokbench.units import Unit
 
 Status = Literal["ok", "failed", "oom", "timeout", "skipped", "planned"]
@@ -30,6 +34,17 @@ class Missing:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Undisturbed:
+    """The figures of a cell without the repetitions that something disturbed; they stand beside the headline's."""
+
+    metrics: dict[str, Estimate | Missing]
+    """Those that vary from repetition to repetition; empty where nothing disturbed one."""
+    left_out: int
+    """How many repetitions that leaves out."""
+    why: tuple[Code, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CellResult:
     """One cell with everything derived from it."""
 
@@ -42,8 +57,14 @@ class CellResult:
     status_reason: str | None
     validity: Validity
     metrics: dict[str, Estimate | Missing]
+    """From every finished repetition, whatever disturbed it."""
     repetitions: dict[str, tuple[float, ...]]
-    """The values behind each estimate, one per repetition."""
+    """The values behind each estimate, one per repetition, in the order in which they were had."""
+    blocks: dict[str, tuple[tuple[float, ...], ...]]
+    """The same values by the worker process that their repetition ran in."""
+    undisturbed: Undisturbed
+    stopped: Stopped | None
+    """None for a cell without a repetition."""
     record: CellRecord
 
 
@@ -62,18 +83,10 @@ def evaluate(run: Run, name: str) -> Results:
 
 
 def _evaluate_cell(run: Run, cell: CellRecord, name: str) -> CellResult:
-    context = CellContext(cell, run)
-    metrics: dict[str, Estimate | Missing] = {}
-    repetitions: dict[str, tuple[float, ...]] = {}
     status, reason = status_of(cell)
-    for item in catalog().values():
-        try:
-            values = tuple(item.compute(context))
-        except UndefinedError as undefined:
-            metrics[item.name] = Missing(reason or str(undefined))
-            continue
-        metrics[item.name] = summarise(item, values)
-        repetitions[item.name] = values
+    values = _compute(run, cell)
+    blocks = {item: by_process(cell, found) for item, found in values.items() if not isinstance(found, Missing)}
+    metrics = {item: _estimate(item, found, blocks, reason) for item, found in values.items()}
     return CellResult(
         cell_id=cell.cell_id,
         pair_key=cell.planned.pair_key,
@@ -84,17 +97,67 @@ def _evaluate_cell(run: Run, cell: CellRecord, name: str) -> CellResult:
         status_reason=reason,
         validity=judge_cell(run, cell, metrics_values(metrics)),
         metrics=metrics,
-        repetitions=repetitions,
+        repetitions={item: found for item, found in values.items() if not isinstance(found, Missing)},
+        blocks=blocks,
+        undisturbed=_leave_out_disturbed(run, cell, values),
+        stopped=find_stop(run, cell, blocks.get(STEERED_BY, ())) if status == "ok" else None,
         record=cell,
     )
 
 
-def summarise(item: Metric, values: Sequence[float]) -> Estimate:
-    """One estimate from one value per repetition."""
+def _compute(run: Run, cell: CellRecord) -> dict[str, tuple[float, ...] | Missing]:
+    """Every metric of a cell: its values, or why it has none."""
+    context = CellContext(cell, run)
+    found: dict[str, tuple[float, ...] | Missing] = {}
+    for item in catalog().values():
+        try:
+            found[item.name] = tuple(item.compute(context))
+        except UndefinedError as undefined:
+            found[item.name] = Missing(str(undefined))
+    return found
+
+
+def _estimate(
+    name: str,
+    found: tuple[float, ...] | Missing,
+    blocks: Mapping[str, tuple[tuple[float, ...], ...]],
+    status_reason: str | None,
+) -> Estimate | Missing:
+    """The estimate of one metric; the reason why a cell has no repetition tells more than the metric's own."""
+    if isinstance(found, Missing):
+        return Missing(status_reason or found.reason)
+    return summarise(catalog()[name], blocks[name])
+
+
+def _leave_out_disturbed(run: Run, cell: CellRecord, values: Mapping[str, tuple[float, ...] | Missing]) -> Undisturbed:
+    """The metrics that vary by repetition, from the repetitions that nothing disturbed alone."""
+    disturbed = {trial_id: codes for trial_id, codes in find_disturbances(run, cell).items() if codes}
+    if not disturbed:
+        return Undisturbed({}, 0, ())
+    kept = dataclasses.replace(cell, trials=[t for t in cell.trials if t.started.trial_id not in disturbed])
+    before, after = len(cell.good_trials()), len(kept.good_trials())
+    metrics: dict[str, Estimate | Missing] = {}
+    for name, again in _compute(run, kept).items():
+        had = values[name]
+        if catalog()[name].is_exact or isinstance(had, Missing) or len(had) != before:
+            continue
+        if after == 0:
+            metrics[name] = Missing("something disturbed every repetition")
+        elif isinstance(again, Missing):
+            metrics[name] = again
+        else:
+            metrics[name] = summarise(catalog()[name], by_process(kept, again))
+    earned = {code for codes in disturbed.values() for code in codes}
+    return Undisturbed(metrics, len(disturbed), tuple(code for code in DISTURBING if code in earned))
+
+
+def summarise(item: Metric, blocks: Sequence[Sequence[float]]) -> Estimate:
+    """One estimate from one value per repetition, given by worker process."""
     unit: Unit = item.unit
     if item.is_exact:
+        values = [value for block in blocks for value in block]
         return exact(values[-1], unit.symbol, len(values))
-    return estimate(values, unit.symbol)
+    return estimate_blocks(blocks, unit.symbol)
 
 
 def metrics_values(metrics: dict[str, Estimate | Missing]) -> dict[str, Estimate]:
@@ -124,6 +187,12 @@ def _name_from_spec(model: ModelSpec) -> str:
     return name if model.layers is None else name_with_layers(name, model.layers)
 
 
+def _precision(cell: CellRecord) -> str:
+    """The dtype's short name; of a GGUF, the types that its file has, where it was loaded."""
+    dtype = cell.spec.model.dtype
+    return cell.model.dtype if dtype == "gguf" and cell.model is not None else PRECISIONS.get(dtype, dtype)
+
+
 def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     """The conditions that the cell's numbers were had under."""
     spec = cell.spec
@@ -133,7 +202,7 @@ def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     return Conditions(
         model=cell.model.name if cell.model else _name_from_spec(spec.model),
         weights=cell.model.weights if cell.model else spec.model.weights,
-        precision=PRECISIONS[spec.model.dtype],
+        precision=_precision(cell),
         prompt_tokens=prompt,
         output_tokens=spec.workload.output_tokens,
         context_tokens=prompt + spec.workload.output_tokens if prompt is not None else None,

@@ -9,12 +9,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from tokbench.derive.codes import CRITERIA, Code, weight_of
 from tokbench.derive.evaluate import CellResult, Results, Status
-from tokbench.derive.validity import INVALIDATING, NOTES, Code
 
 REMEDIES: Final[Mapping[Code, str]] = {
     Code.TOO_FEW_REPETITIONS: "Finish the run with --resume, or start one with a larger budget.total and with "
     "stop.min_repetitions of at least 3.",
+    Code.SHARED_PROCESS: "Give the run more time (--set budget.total=60min) and stop.blocks of at least 3; until then "
+    "take no small difference for real: another process may give another number.",
     Code.UNSTEADY: "Give the warm-up more time (--set stop.warmup_cap=30s), and look for load or heat that comes and "
     "goes.",
     Code.FOREIGN_LOAD: "Run again on a device of your own: `tokbench doctor` shows what else is on it.",
@@ -24,6 +26,10 @@ REMEDIES: Final[Mapping[Code, str]] = {
     "models), run again when the machine is quiet.",
     Code.THROTTLED: "Cool the device, let it rest, and run again; compare only with runs that were not slowed either.",
     Code.POWER_CAPPED: "Nothing for a sustained speed; beside other devices, say at what power limit it was had.",
+    Code.CLOCKS_MOVED: "Look at the figure without the repetitions that it touches; let the device rest, keep others "
+    "off it, and run again. tokbench never sets clocks: whoever owns the device may lock them.",
+    Code.SENTINEL_DRIFT: "Find what changed within the block (heat, clocks, other load: see Drift in the report) and "
+    "run again; differences smaller than the drift show nothing.",
     Code.ON_BATTERY: "Plug the machine in and run again.",
     Code.TOKEN_COUNTS: "Do not use the number: the engine made fewer or more tokens than asked; see its trials in "
     "events.jsonl and report it as a bug of the engine or of tokbench.",
@@ -40,6 +46,8 @@ REMEDIES: Final[Mapping[Code, str]] = {
     "differences between the groups with care.",
     Code.CLOCK_ERROR: "Ask for more output tokens or a longer prompt, so that each window is long beside the clock "
     "error, and run again.",
+    Code.RANDOM_WEIGHTS: "Nothing for speed and memory of a dense model; for routed experts, for speculation and for "
+    "text take pretrained weights (model.weights: pretrained).",
 }
 
 STATUS_REMEDIES: Final[Mapping[Status, str]] = {
@@ -62,20 +70,23 @@ class Advice:
     weight: str
     """What the reason does to the cell: invalid, suspect or note."""
     remedy: str
+    criterion: str | None
+    """From where on the code applies; None for the status of a cell without a number."""
 
 
 def advise(cell: CellResult) -> tuple[Advice, ...]:
     """Every reason of one cell with what to do; none where it is plainly valid."""
     if cell.status != "ok":
         meaning = cell.status_reason or "no reason given"
-        return (Advice(cell.status, meaning, "invalid", STATUS_REMEDIES[cell.status]),)
-    return tuple(Advice(code.name, code.value, _weight(code), REMEDIES[code]) for code in cell.validity.reasons)
+        return (Advice(cell.status, meaning, "invalid", STATUS_REMEDIES[cell.status], None),)
+    return tuple(map(advise_on, cell.validity.reasons))
+
+
+def advise_on(code: Code) -> Advice:
+    """What one code means, from where on it applies, and what to do."""
+    return Advice(code.name, code.value, weight_of(code), REMEDIES[code], CRITERIA[code])
 
 
 def is_all_valid(results: Results) -> bool:
     """Whether the run has cells and every one is valid; a run without any proves nothing."""
     return bool(results.cells) and all(cell.validity.verdict == "valid" for cell in results.cells)
-
-
-def _weight(code: Code) -> str:
-    return "invalid" if code in INVALIDATING else "note" if code in NOTES else "suspect"

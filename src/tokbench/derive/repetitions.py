@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from tokbench.record import timings
 from tokbench.record.observations import RequestTrace, StepTrace, WindowKind
@@ -86,18 +87,39 @@ def decode_rates(cell: CellRecord) -> list[float]:
     Raises:
         UndefinedError: no repetition, or fewer than two stamps in one.
     """
-    values = []
-    for trial in finished_trials(cell):
-        if trial.requests:
-            rates = [
-                timings.request_decode_tokens(trace) / seconds
-                for trace in served_requests(trial)
-                if (seconds := timings.request_decode_s(trace))
-            ]
-            rate = statistics.fmean(rates) if rates else None
-        else:
-            rate = timings.decode_rate_per_row(decode_traces(trial))
-        if rate is None:
-            raise UndefinedError("fewer than two stamps in decode")
-        values.append(rate)
-    return values
+    return [decode_rate(trial) for trial in finished_trials(cell)]
+
+
+def decode_rate(trial: Trial) -> float:
+    """Tokens per second of one stream of one trial after its first chunk.
+
+    Raises:
+        UndefinedError: fewer than two stamps.
+    """
+    if trial.requests:
+        rates = [
+            timings.request_decode_tokens(trace) / seconds
+            for trace in served_requests(trial)
+            if (seconds := timings.request_decode_s(trace))
+        ]
+        rate = statistics.fmean(rates) if rates else None
+    else:
+        rate = timings.decode_rate_per_row(decode_traces(trial))
+    if rate is None:
+        raise UndefinedError("fewer than two stamps in decode")
+    return rate
+
+
+def by_process(cell: CellRecord, values: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """Values of a metric by the worker process that their repetition ran in, in the order of their first repetition.
+
+    A metric that gives one value for the whole cell (a size, a ceiling, a percentile over all repetitions) has one
+    block: which process it came from is not a question for it.
+    """
+    trials = cell.good_trials()
+    if len(values) != len(trials):
+        return (tuple(values),)
+    blocks: dict[str, list[float]] = {}
+    for trial, value in zip(trials, values, strict=True):
+        blocks.setdefault(trial.started.worker_id, []).append(value)
+    return tuple(tuple(block) for block in blocks.values())

@@ -15,6 +15,7 @@ from tokbench.derive.bounds.found import Bounds, CellBound, Choice, DepthFloor, 
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.published import Comparison, NoComparison
+from tokbench.derive.sentinels import drift_limit, find_blocks, run_drift
 from tokbench.derive.standing import Beside
 from tokbench.record.facts import Agreement, CeilingFacts, Frozen
 from tokbench.record.run import Run
@@ -70,10 +71,28 @@ def _run(results: Results) -> JsonObject:
         "host": _facts(run.host, "the record holds no facts of the host"),
         "models": _models(run),
         "ceilings": _ceilings(run),
+        "stop": None if run.header.stop is None else _plain(run.header.stop.model_dump(mode="json")),
+        "sentinel": _sentinel(run),
         "absent_meters": [
             {"meter": meter.meter, "reason": meter.reason, "remedy": meter.remedy} for meter in run.absent_meters
         ],
     }
+
+
+def _sentinel(run: Run) -> JsonObject:
+    """Every block of the run with its sentinel's speeds, and the drift over the run."""
+    blocks = find_blocks(run)
+    if not blocks:
+        return _missing("the record holds no blocks")
+    rows: list[Json] = [
+        {
+            **{name: value for name, value in dataclasses.asdict(block).items() if name != "started"},
+            **{name: _plain(value) for name, value in block.started.model_dump(exclude={"event", "at_ns"}).items()},
+            "ratio": block.ratio,
+        }
+        for block in blocks
+    ]
+    return {"blocks": rows, "run_ratio": run_drift(blocks), "limit": drift_limit(run)}
 
 
 def _facts(facts: Frozen | None, reason: str) -> Json:
@@ -132,10 +151,19 @@ def _cell(cell: CellResult, bounds: Bounds) -> JsonObject:
             "reasons": [code.name for code in cell.validity.reasons],
         },
         "metrics": {name: _metric(value) for name, value in cell.metrics.items()},
+        "without_disturbed": _without_disturbed(cell),
+        "stopped_by": None if cell.stopped is None else _plain(dataclasses.asdict(cell.stopped)),
         "tables": _tables(cell),
         "bound": _missing("no decode step of a static batch was measured") if bound is None else _bound(bound),
         "repeats": [_repeat(row) for row in bounds.repeats if row.cell.cell_id == cell.cell_id],
     }
+
+
+def _without_disturbed(cell: CellResult) -> JsonObject:
+    """The figures without the repetitions that something disturbed, by metric, beside how many and why."""
+    found = cell.undisturbed
+    values: JsonObject = {name: _metric(value) for name, value in found.metrics.items()}
+    return {**values, "left_out": found.left_out, "why": [code.name for code in found.why]}
 
 
 def _bound(bound: CellBound) -> JsonObject:
@@ -214,6 +242,10 @@ def _metric(value: Estimate | Missing) -> JsonObject:
         "n": value.n,
         "unit": value.unit,
         "statistic": value.statistic,
+        "blocks": value.blocks,
+        "sd_within": _end(value.sd_within),
+        "sd_between": _end(value.sd_between),
+        "basis": value.basis,
     }
 
 
@@ -227,6 +259,10 @@ def _tables(cell: CellResult) -> JsonObject:
         name: [_number(value) for value in values] for name, values in cell.repetitions.items() if len(values) > 1
     }
     tables: JsonObject = {"repetitions": repetitions} if repetitions else {}
+    workers = [trial.started.worker_id for trial in cell.record.good_trials()]
+    if workers:
+        numbers = {worker: number for number, worker in enumerate(dict.fromkeys(workers))}
+        tables["processes"] = [numbers[worker] for worker in workers]
     if cell.record.identity:
         tables["identity"] = [
             _plain(item.model_dump(mode="json", exclude={"event", "cell_id"})) for item in cell.record.identity

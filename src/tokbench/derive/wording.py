@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Sequence
 
+from tokbench.derive.codes import NOTES
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.published import Comparison, PublishedFigure
 from tokbench.record.facts import Agreement
@@ -30,10 +31,12 @@ def say_value(value: Estimate | Missing | None) -> str:
 
 
 def say_interval(value: Estimate) -> str:
-    """The interval and the number of repetitions, as they stand behind a value."""
+    """The interval and the number of repetitions and processes, as they stand behind a value."""
     if value.statistic == "exact":
         return "exact"
     repetitions = "1 repetition" if value.n == 1 else f"{value.n} repetitions"
+    if value.n > 1 and value.blocks is not None:
+        repetitions += f" in {value.blocks} process{'' if value.blocks == 1 else 'es'}"
     if value.low is None or value.high is None:
         return f"no interval, {repetitions}"
     return f"95 % interval {say_range(value)}, {repetitions}"
@@ -116,7 +119,7 @@ def say_doubt(cell: CellResult) -> str:
     """What a reader has to know of a cell's validity, or nothing."""
     if cell.validity.verdict == "valid":
         return ""
-    reasons = ", ".join(code.value for code in cell.validity.reasons)
+    reasons = ", ".join(code.value for code in cell.validity.reasons if code not in NOTES)
     return f"{cell.validity.verdict}: {reasons}" if reasons else cell.validity.verdict
 
 

@@ -19,7 +19,7 @@ from tokbench.units import Better, Unit, check_suffix
 
 __all__ = ["METRICS_VERSION", "CellContext", "Metric", "UndefinedError", "Values", "catalog", "metric"]
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 """Raised whenever a formula changes; see CHANGELOG, Numbers that change meaning."""
 
 

@@ -41,8 +41,10 @@ def _read_ceiling(context: CellContext) -> float:
 
 def compute_dtype(context: CellContext) -> str:
     """The type that the cell's weights are multiplied in: quantised ones are unpacked first."""
-    device = context.run.device
-    return precision_on(context.cell.spec.model.dtype, device.kind if device is not None else "unknown").activations
+    device, dtype = context.run.device, context.cell.spec.model.dtype
+    if dtype == "gguf":
+        raise UndefinedError("a GGUF is multiplied in block types of its own, for which no ceiling is measured")
+    return precision_on(dtype, device.kind if device is not None else "unknown").activations
 
 
 def _matmul_ceiling(context: CellContext) -> float:

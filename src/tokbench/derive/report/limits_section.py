@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from tokbench.derive import wording
+from tokbench.derive.disturbances import Timeline, foreign_cpu_share, sees_only_its_cores
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
+from tokbench.derive.remedy import advise_on
 from tokbench.derive.report.document import (
     DASH,
     Block,
@@ -24,7 +26,6 @@ from tokbench.derive.report.document import Bullets as BulletList
 from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.opening_section import STATUS_WORDS
-from tokbench.derive.validity import foreign_cpu_share, sees_only_its_cores
 from tokbench.record.run import Run
 from tokbench.units import format_number
 
@@ -116,7 +117,17 @@ def _validity(material: Material) -> tuple[Block, ...]:
     )
     rows = tuple(_validity_row(cell, item, material) for item in material.results for cell in item.cells)
     caption = "Nothing is dropped for being suspect: the verdict stands beside the number."
-    return (Table(columns, rows, caption),)
+    return (Table(columns, rows, caption), *_legend(material))
+
+
+def _legend(material: Material) -> Iterator[Table]:
+    """Each code that a cell of this report bears: what it means, where it applies, what to do."""
+    codes = dict.fromkeys(code for cell in material.cells for code in cell.validity.reasons)
+    if codes:
+        columns = (Column("Code"), Column("Does"), Column("Applies where"), Column("What to do"))
+        advice = map(advise_on, codes)
+        rows = tuple((Cell(a.code), Cell(a.weight), Cell(a.criterion or DASH), Cell(a.remedy)) for a in advice)
+        yield Table(columns, rows, "What the codes above mean; a note does not make a cell suspect.")
 
 
 def _validity_row(cell: CellResult, results: Results, material: Material) -> tuple[Cell, ...]:
@@ -133,7 +144,7 @@ def _validity_row(cell: CellResult, results: Results, material: Material) -> tup
 
 
 def _contention_field(cell: CellResult, run: Run) -> Cell:
-    share = foreign_cpu_share(run, cell.record) if cell.status == "ok" else None
+    share = foreign_cpu_share(run, Timeline(run).around(cell.record.good_trials())) if cell.status == "ok" else None
     if share is None:
         quota = "the host's load is not that of the cores we may use, which are some of them only"
         return Cell(DASH, note="too few samples of the CPU's load" if sees_only_its_cores(run) else quota)
@@ -173,7 +184,8 @@ def _threats(material: Material) -> list[str]:
             where = host.virtualisation or host.container
             texts.append(f"The host is virtual ({where}): neighbours and their load cannot be seen from inside.")
     texts.append(
-        "The interval covers what varies between repetitions of one run; another day, driver or card is not in it."
+        "The interval covers what varies between the repetitions and processes of one run; another day, driver or card "
+        "is not in it."
     )
     texts.append(AMD_FIRST if "rocm" in kinds else NO_AMD)
     return list(dict.fromkeys(texts))

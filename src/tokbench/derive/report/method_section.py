@@ -12,6 +12,7 @@ from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields
 from tokbench.derive.report.material import Material
 from tokbench.record.observations import IdentityChecked, RequestTrace, StepTrace
 from tokbench.record.run import Trial
+from tokbench.stats import MIN_BLOCKS
 from tokbench.units import SECONDS, format_number, format_value
 
 STAMP_WORDS = {
@@ -59,7 +60,8 @@ def _procedure(results: Results) -> list[str]:
         _say_processes(results, trials),
         f"Order: the sequence of trials is drawn with seed {results.run.header.seed} and stands in the record.",
         "Statistics: one value per repetition, never per token (tokens of one trial follow from one another); the "
-        "interval is Student's t at 95 % on the logarithms of the repetitions, and the value their geometric mean.",
+        f"interval is Student's t at 95 % on logarithms, over the means of the processes where there are {MIN_BLOCKS} "
+        "or more, else over the repetitions; the value is the geometric mean. How firm each number is stands above.",
         f"Nothing derived is in the record: this report was computed from it with metrics version {METRICS_VERSION}.",
     ]
 
@@ -119,7 +121,7 @@ def _say_processes(results: Results, trials: list[Trial]) -> str:
     ]
     if not per_cell:
         return f"Worker processes: {len(workers)}."
-    caution = "; what differs between processes is not in the interval" if max(per_cell) == 1 else ""
+    caution = "; what differs between processes is not in every interval" if min(per_cell) < MIN_BLOCKS else ""
     span = str(min(per_cell)) if min(per_cell) == max(per_cell) else f"{min(per_cell)} to {max(per_cell)}"
     return f"Worker processes: {len(workers)} in all, {span} per measured cell{caution}."
 

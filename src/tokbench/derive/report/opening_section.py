@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tokbench.derive import wording
+from tokbench.derive.codes import Code
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.metrics import catalog
 from tokbench.derive.report.document import Block, Bullets, Cell, Column, Item, Paragraph, Section, Table
@@ -131,4 +132,6 @@ def verdict_field(cell: CellResult) -> Cell:
     """How a cell ended, and for one that was measured the verdict on it."""
     if cell.status != "ok":
         return Cell(STATUS_WORDS[cell.status], note=cell.status_reason)
-    return Cell(cell.validity.verdict, note="; ".join(code.value for code in cell.validity.reasons) or None)
+    sustained = ", sustained" if Code.POWER_CAPPED in cell.validity.reasons else ""
+    note = "; ".join(code.value for code in cell.validity.reasons) or None
+    return Cell(f"{cell.validity.verdict}{sustained}", note=note)

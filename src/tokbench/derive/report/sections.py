@@ -12,6 +12,7 @@ from tokbench.derive.report.limits_section import limits_sections
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.method_section import method_sections
 from tokbench.derive.report.opening_section import opening_section
+from tokbench.derive.report.statistics_section import statistics_sections
 from tokbench.derive.report.time_section import time_sections
 from tokbench.derive.report.vendors_section import vendors_sections
 
@@ -25,6 +26,7 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             *vendors_sections(material),
             *time_sections(material),
             *bound_sections(material),
+            *statistics_sections(material),
             *method_sections(material),
             *conditions_sections(material),
             *limits_sections(material, configs),

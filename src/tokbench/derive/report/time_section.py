@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokbench.derive.evaluate import CellResult, Missing
+from tokbench.derive.evaluate import CellResult
 from tokbench.derive.metrics import catalog
 from tokbench.derive.pairs import AMBIGUOUS, MachineRow, ModePair, join_machines, pair_modes
 from tokbench.derive.report.document import (
@@ -24,8 +24,10 @@ from tokbench.derive.report.fields import (
     value_field,
 )
 from tokbench.derive.report.material import Material
+from tokbench.derive.report.pair_fields import basis_field, outcome_field
 from tokbench.derive.standing import PER_USER
 from tokbench.derive.validity import Code
+from tokbench.stats import MIN_BLOCKS
 from tokbench.units import format_value
 
 PHASES = ("ttft_s", "prefill_tokens_per_s", "tpot_s", "itl_p50_s", "itl_p99_s", "e2e_latency_s", "e2e_tokens_per_s")
@@ -112,11 +114,14 @@ def _pairs_blocks(pairs: list[ModePair], material: Material) -> tuple[Block, ...
         Column("Eager", "tokens/s", "right"),
         Column("This mode", "tokens/s", "right"),
         Column("Ratio", "95 % interval, n", "right"),
+        Column("Rests on"),
         Column("Reading"),
     )
     notes = [
-        "Decode speed per user over that of eager, paired by block: in each block that holds both cells the geometric "
-        "mean of the one's repetitions over that of the other's; n counts such blocks."
+        f"Decode speed per user over that of eager. From {MIN_BLOCKS} blocks on that hold both cells, each in "
+        "processes of its own, each gives one ratio of geometric means, so that what drifts under both cancels; with "
+        "fewer the repetitions of both are compared. An interval that holds 1 shows no difference, or is too wide to "
+        "say."
     ]
     if any(Code.NOT_INTERLEAVED in pair.cell.validity.reasons for pair in pairs):
         notes.append(
@@ -133,18 +138,9 @@ def _pair_row(pair: ModePair, material: Material) -> tuple[Cell, ...]:
         Cell(DASH, note=AMBIGUOUS) if pair.baseline is None else metric_field(pair.baseline, PER_USER),
         metric_field(pair.cell, PER_USER),
         value_field(pair.ratio, with_interval=True),
-        Cell(_say_reading(pair)),
+        basis_field(pair.compared),
+        outcome_field(pair.compared, PER_USER),
     )
-
-
-def _say_reading(pair: ModePair) -> str:
-    if isinstance(pair.ratio, Missing):
-        return DASH
-    if pair.ratio.low is None or pair.ratio.high is None:
-        return "one block shows nothing"
-    if pair.ratio.low > 1:
-        return "faster"
-    return "slower" if pair.ratio.high < 1 else "no difference shown"
 
 
 def _machines_table(rows: list[MachineRow], material: Material) -> Table:

@@ -1,0 +1,119 @@
+"""The reason codes: what each means, from where on it applies, what it does to a cell. What to do stands in `remedy`.
+
+It judges nothing: `validity` judges cells, `disturbances` repetitions.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+MIN_REPETITIONS = 3
+"""Fewer give no interval worth the name."""
+MIN_PROCESSES = 3
+"""Fewer leave the variance between processes out of the interval, as `stats.MIN_BLOCKS` does.
+
+Source: Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM 2013: repeat at the highest level that
+varies.
+"""
+CONTENDED_SHARE = 0.2
+"""Foreign CPU time above this share of the usable cores disturbs a CPU measurement.
+
+Source: shared/facts/engines.md, Contention, measured 2026-11-21: one foreign busy loop of two cores costs 30 to 85 %.
+"""
+BUSY_FREE_SHARE = 0.9
+"""Less free memory at the run's start, and no process visible, is a card that somebody uses. Our choice."""
+CLOCK_ERROR_SHARE = 0.01
+"""A clock error above this share of a window spoils its duration. Our choice."""
+MIN_CLOCK_ERROR_S = 1e-3
+"""A clock error up to this is never spoken of. Our choice."""
+CLOCK_SHARE = 0.03
+"""How far a sampled clock may lie from the cell's median. Our choice: four steps of 15 MHz at 1980 MHz."""
+MIN_CLOCK_SAMPLES = 3
+"""Fewer samples have no median that one of them could lie away from."""
+GPU_DRIFT_SHARE, CPU_DRIFT_SHARE = 0.03, 0.08
+"""How far the sentinel's closing repetition may lie from its opening one. Our choice: wider on a CPU, whose repetitions
+vary more."""
+
+
+class Code(enum.Enum):
+    """Why a cell is not plainly valid; the value is what a reader sees."""
+
+    TOO_FEW_REPETITIONS = "too few repetitions"
+    SHARED_PROCESS = "fewer than three processes: the interval leaves out what differs between processes"
+    UNSTEADY = "the warm-up never became steady"
+    FOREIGN_LOAD = "other processes were on the device"
+    FOREIGN_UNKNOWN = "other processes on the device cannot be seen from here"
+    CONTENDED_CPU = "other processes used the CPU meanwhile"
+    CONTENDED_HOST = "other processes used the host's CPU meanwhile; the work was on another device"
+    THROTTLED = "the device slowed itself down (thermal or hardware)"
+    POWER_CAPPED = "the device ran at its power limit: the speed is a sustained one"
+    CLOCKS_MOVED = "the clocks moved while it was measured"
+    SENTINEL_DRIFT = "the sentinel's speed changed from the opening to the closing of a block"
+    ON_BATTERY = "the machine ran on battery"
+    TOKEN_COUNTS = "token counts disagree with the request"
+    ABOVE_ROOFLINE = "faster than the measured ceiling allows"
+    ABOVE_UNIFORM_ROUTING = "faster than the measured ceiling allows if tokens were routed evenly to the experts"
+    ABOVE_MATMUL_CEILING = "more operations per second, in decode or prefill, than the measured ceiling allows"
+    ABOVE_DATASHEET = "faster than the device's datasheet allows"
+    RECOMPILED = "a graph was compiled while measuring"
+    NOT_INTERLEAVED = "its group was measured apart in time from the others"
+    CLOCK_ERROR = "the clocks of host and device were tied too loosely for so short a window"
+    RANDOM_WEIGHTS = "random weights: routing of experts, acceptance of drafts and all text are not a real model's"
+
+
+NOTES = frozenset(
+    {
+        Code.SHARED_PROCESS,
+        Code.FOREIGN_UNKNOWN,
+        Code.CONTENDED_HOST,
+        Code.POWER_CAPPED,
+        Code.NOT_INTERLEAVED,
+        Code.RANDOM_WEIGHTS,
+    }
+)
+"""Codes that are told but do not make a cell suspect."""
+INVALIDATING = frozenset(
+    {Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.ABOVE_MATMUL_CEILING, Code.ABOVE_DATASHEET, Code.RECOMPILED}
+)
+DISTURBING = (Code.UNSTEADY, Code.FOREIGN_LOAD, Code.CONTENDED_CPU, Code.THROTTLED, Code.CLOCKS_MOVED)
+"""Codes that a single repetition can earn. A power cap is none of them: what it leaves is the sustained speed."""
+
+_ABOVE_1 = "the used ratio exceeds 1 with its whole 95 % interval"
+CRITERIA: Final[Mapping[Code, str]] = {
+    Code.TOO_FEW_REPETITIONS: f"fewer than {MIN_REPETITIONS} repetitions came to their end",
+    Code.SHARED_PROCESS: f"its repetitions come from fewer than {MIN_PROCESSES} worker processes",
+    Code.UNSTEADY: "the warm-up before one of its repetitions ended by its time limit (stop.warmup_cap), not by the "
+    "rule of steadiness",
+    Code.FOREIGN_LOAD: "the driver lists a process that is not ours, or, where none can be seen, less than "
+    f"{BUSY_FREE_SHARE:.0%} of the card's memory was free at the start",
+    Code.FOREIGN_UNKNOWN: "the driver does not list processes here, as in most containers",
+    Code.CONTENDED_CPU: f"CPU time of others above {CONTENDED_SHARE:.0%} of the usable cores while its repetitions "
+    "ran, and the CPU is the device",
+    Code.CONTENDED_HOST: f"CPU time of others above {CONTENDED_SHARE:.0%} of the usable cores while its repetitions "
+    "ran, and a GPU is the device",
+    Code.THROTTLED: "a sample within a repetition holds a thermal or hardware clock-event reason",
+    Code.POWER_CAPPED: "a sample within a repetition holds the clock-event reason sw_power_cap",
+    Code.CLOCKS_MOVED: f"a clock sampled within its windows lies more than {CLOCK_SHARE:.0%} from the median of all of "
+    "them; samples at the power limit are left out, that is POWER_CAPPED",
+    Code.SENTINEL_DRIFT: f"in a block that holds the cell the sentinel's closing speed lies more than "
+    f"{GPU_DRIFT_SHARE:.0%} (GPU) or {CPU_DRIFT_SHARE:.0%} (CPU) from its opening one",
+    Code.ON_BATTERY: "the system reports that it ran on battery",
+    Code.TOKEN_COUNTS: "a repetition of a static batch made another number of output tokens than asked",
+    Code.ABOVE_ROOFLINE: f"bandwidth_used_ratio: {_ABOVE_1}",
+    Code.ABOVE_UNIFORM_ROUTING: f"bandwidth_used_ratio of a model that routes to experts: {_ABOVE_1}",
+    Code.ABOVE_MATMUL_CEILING: f"flops_used_ratio or prefill_flops_used_ratio: {_ABOVE_1}",
+    Code.ABOVE_DATASHEET: f"one of the nominal ratios: {_ABOVE_1}",
+    Code.RECOMPILED: "the engine saw a graph compiled within a measured window",
+    Code.NOT_INTERLEAVED: "not all groups fit in memory side by side, so that each was measured by itself",
+    Code.CLOCK_ERROR: f"the error of tying the clocks is above {CLOCK_ERROR_SHARE:.0%} of the window and above "
+    f"{MIN_CLOCK_ERROR_S * 1e3:g} ms",
+    Code.RANDOM_WEIGHTS: "the config says `weights: random`",
+}
+"""From where on each code applies; the reasons for the numbers stand at the constants above."""
+
+
+def weight_of(code: Code) -> str:
+    """What the code does to a cell: invalid, suspect or note."""
+    return "invalid" if code in INVALIDATING else "note" if code in NOTES else "suspect"

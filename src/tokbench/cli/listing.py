@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from tokbench.errors import PlugError
+
+if TYPE_CHECKING:
+    from tokbench.measure.engines import EngineDescription
 
 
 def _print(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -44,23 +49,37 @@ def show_metrics(*, as_json: bool) -> None:
 
 def show_engines(*, as_json: bool) -> None:
     """Kind, modes, devices and needs of every engine."""
-    from tokbench.measure.engines import describe, missing_packages
+    from tokbench.measure.engines import describe
 
-    rows = []
-    for item in describe():
-        missing = missing_packages(item)
-        remedy = f"missing {', '.join(missing)}: pip install 'tokbench[{item.extra}]'" if missing else "installed"
-        rows.append(
-            {
-                "kind": item.kind,
-                "what": item.what,
-                "modes": ", ".join(item.modes),
-                "devices": ", ".join(item.devices),
-                "needs": ", ".join(item.packages) or "nothing",
-                "state": remedy,
-            }
-        )
+    rows = [
+        {
+            "kind": item.kind,
+            "what": item.what,
+            "modes": ", ".join(item.modes),
+            "devices": ", ".join(item.devices),
+            "needs": ", ".join(item.packages) or "nothing",
+            "state": _state(item),
+        }
+        for item in describe()
+    ]
     _print("Engines", ("kind", "what", "modes", "devices", "needs", "state"), rows, as_json=as_json)
+
+
+def _state(engine: EngineDescription) -> str:
+    """Whether an engine can be had, in which interpreter, or what to do."""
+    from tokbench.measure.engines import environment_of, how_to_get
+    from tokbench.record.spec import EngineSpec
+
+    try:
+        environment = environment_of(EngineSpec(kind=engine.kind))
+    except PlugError as error:
+        return f"{error.message}: {error.fix}"
+    if environment.missing:
+        return f"missing {', '.join(environment.missing)}: {how_to_get(engine, environment)}"
+    if not environment.is_own:
+        return "installed"
+    found = ", ".join(f"{name} {environment.versions[name]}" for name in engine.packages)
+    return f"{found} in {environment.python}"
 
 
 def show_meters(*, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from tokbench.cli.fetching import check_before_fetching, resolver
 from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import load_results, say_headline, write_run_report
 from tokbench.errors import ExitCode, PlugError, RecordError, SpecError, Terminated
+from tokbench.measure.engines import environment_of
 from tokbench.measure.host import free_memory_bytes, read_host_facts
 from tokbench.measure.meters import Available, Meter
 from tokbench.measure.meters import load_plug as load_meter
@@ -195,6 +196,7 @@ def open_record(config: Config, folder: Path, earlier: Run | None) -> RunWriter:
             at_ns=time.monotonic_ns(),
             utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=("tokbench", *_command_line(sys.argv[1:])),
+            stop=config.run.stop,
         )
     )
     writer.sync()
@@ -250,7 +252,8 @@ def _worker_opener(job: _Job) -> Callable[[GroupPlan], ProcessWorker]:
         environ = safe_environment(os.environ)
         environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder(os.environ) / "inductor"))
         threads = group.spec.engine.threads or job.plan.host.usable_cores
-        return ProcessWorker(job.folder / "worker.log", environ, threads)
+        python = environment_of(group.spec.engine).python
+        return ProcessWorker(job.folder / "worker.log", environ, threads, python)
 
     return open_worker
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from tokbench.errors import PlugError
 from tokbench.measure import doctor_devices, doctor_energy, host
+from tokbench.measure.engines import describe, how_to_get
+from tokbench.measure.environments import find_environment
 from tokbench.measure.findings import Finding, Surroundings, surroundings_here
 from tokbench.measure.nvml import read_driver
 from tokbench.measure.probe import read_torch
 from tokbench.record.facts import DeviceFacts, HostFacts
+from tokbench.record.spec import EngineSpec
 from tokbench.units import BYTES, format_value
 
 _PACKAGES = (
@@ -56,6 +59,7 @@ def examine(around: Surroundings | None = None) -> tuple[Finding, ...]:
         *doctor_energy.clock_findings(here, cards),
         *_memory(here, facts),
         *_packages(here),
+        *_engines(here),
         _compiler(here),
         *_hub(here),
         _disk(here),
@@ -106,6 +110,29 @@ def _packages(here: Surroundings) -> list[Finding]:
         remedy = f"pip install 'tokbench[{extra}]'" if extra else f"pip install {name}"
         what = f"{name} is not installed: needed for {use}"
         findings.append(Finding(topic="package", status="missing", what=what, remedy=remedy))
+    return findings
+
+
+def _engines(here: Surroundings) -> list[Finding]:
+    """Engines in environments of their own; one that is not built is no lack, `tokbench engines` lists it."""
+    findings = []
+    for engine in describe():
+        if not engine.lives_apart:
+            continue
+        try:
+            found = find_environment(EngineSpec(kind=engine.kind), engine.packages, here.environ)
+        except PlugError as error:
+            what = f"{engine.kind}: {error.message}"
+            findings.append(Finding(topic="engine", status="missing", what=what, remedy=error.fix))
+            continue
+        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items() if version)
+        if not found.missing:
+            what = f"{engine.kind}: {versions} in {found.python}"
+            findings.append(Finding(topic="engine", status="ok", what=what))
+        elif found.is_own:
+            what = f"{engine.kind}: {', '.join(found.missing)} is not installed in {found.python}"
+            remedy = how_to_get(engine, found)
+            findings.append(Finding(topic="engine", status="missing", what=what, remedy=remedy))
     return findings
 
 

@@ -245,7 +245,9 @@ def _package_note(file: PackageFile, found: PackageWeights, dtype: str) -> str:
     quantised = [name for name in sorted(types, key=lambda name: -types[name]) if name not in ("F32", "F16", "BF16")]
     origin = f"GGUF of the package {file.label}"
     note = f"dequantised from {'/'.join(quantised)} {origin}" if quantised else f"converted from the {origin}"
-    if dtype != found.manifest.conversion.dtype:
+    if dtype == "gguf":
+        note = f"the {origin} as it is"
+    elif dtype != found.manifest.conversion.dtype:
         note += f", then cast to {dtype}"
     return note if found.is_vouched else f"{note}; its hash is recorded, nobody has vouched for it"
 

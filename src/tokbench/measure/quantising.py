@@ -19,9 +19,14 @@ def check_quantising(model: ModelSpec, name: str, config: Mapping[str, object], 
     `config`: the model's own, empty where it is not known.
 
     Raises:
-        PlugError: torchao is missing, experts are routed, the weights are stored quantised already, or the model is
-            split over several devices.
+        PlugError: a GGUF is to run as it is, torchao is missing, experts are routed, the weights are stored quantised
+            already, or the model is split over several devices.
     """
+    if model.dtype == "gguf":
+        raise PlugError(
+            "transformers dequantises a GGUF: it cannot run it as it is",
+            fix="model.dtype=float32, or engine.kind=llama_cpp",
+        )
     if model.dtype not in QUANTISATIONS:
         return
     try:

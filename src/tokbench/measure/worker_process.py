@@ -45,7 +45,9 @@ OpenWorker = Callable[[], Worker]
 class ProcessWorker:
     """A worker in a child process of its own session: Ctrl-C reaches the parent alone."""
 
-    def __init__(self, log: Path, environ: Mapping[str, str], threads: int) -> None:
+    def __init__(
+        self, log: Path, environ: Mapping[str, str], threads: int, python: Path = Path(sys.executable)
+    ) -> None:
         ours, theirs = Pipe()
         self._connection: Connection = ours
         self._is_busy = False
@@ -53,7 +55,7 @@ class ProcessWorker:
         with log.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tokbench.measure.worker", str(theirs.fileno()), self.worker_id],
+                [str(python), "-m", "tokbench.measure.worker", str(theirs.fileno()), self.worker_id],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

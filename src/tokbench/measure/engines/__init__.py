@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from tokbench.errors import PlugError
+from tokbench.measure.environments import Environment, find_environment, installed_version
 from tokbench.measure.work import Anchor as Anchor
 from tokbench.measure.work import CellWork as CellWork
 from tokbench.measure.work import Chunk as Chunk
@@ -44,6 +44,8 @@ class EngineDescription:
     """Those of the modes that answer requests; the others work through static batches."""
     parallel_modes: tuple[str, ...] = ()
     """Those of the modes that can split one model over several devices."""
+    lives_apart: bool = False
+    """Whether `scripts/peers KIND` builds an environment of its own for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -230,14 +232,27 @@ def describe(kinds: Sequence[str] | None = None) -> list[EngineDescription]:
 
 
 def missing_packages(description: EngineDescription) -> list[str]:
-    """Distributions that the plug needs and that are not installed."""
-    found = []
-    for package in description.packages:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found.append(package)
-    return found
+    """Distributions that the plug needs and that are not installed in the running interpreter."""
+    return [package for package in description.packages if installed_version(package) is None]
+
+
+def environment_of(spec: EngineSpec) -> Environment:
+    """The interpreter that a worker of this engine is started with.
+
+    Raises:
+        PlugError: there is no such engine, or its interpreter cannot be run.
+    """
+    return find_environment(spec, load_plug(spec.kind).DESCRIPTION.packages)
+
+
+def how_to_get(description: EngineDescription, environment: Environment) -> str:
+    """What to do about packages that an environment lacks."""
+    extra = f"'tokbench[{description.extra}]'" if description.extra else " ".join(environment.missing)
+    if environment.is_own:
+        rebuild = f"scripts/peers {description.kind}, or " if description.lives_apart else ""
+        return f"{rebuild}{environment.python} -m pip install {' '.join(environment.missing)}"
+    apart = f", or scripts/peers {description.kind} (an environment of its own)" if description.lives_apart else ""
+    return f"pip install {extra}{apart}"
 
 
 def check_plug(spec: EngineSpec) -> EngineDescription:
@@ -254,12 +269,13 @@ def check_plug(spec: EngineSpec) -> EngineDescription:
             f"engine.mode: engine {spec.kind!r} has no mode {spec.mode!r}",
             fix=f"{hint}modes: {', '.join(description.modes)}",
         )
-    missing = missing_packages(description)
-    if missing:
-        fix = (
-            f"pip install 'tokbench[{description.extra}]'" if description.extra else f"pip install {' '.join(missing)}"
+    environment = environment_of(spec)
+    if environment.missing:
+        where = f"in {environment.python}" if environment.is_own else "here"
+        raise PlugError(
+            f"engine {spec.kind!r} needs {', '.join(environment.missing)}, not installed {where}",
+            fix=how_to_get(description, environment),
         )
-        raise PlugError(f"engine {spec.kind!r} needs {', '.join(missing)}, not installed here", fix=fix)
     return description
 
 

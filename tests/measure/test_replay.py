@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch._dynamo.utils
 from torch.nn.functional import silu
 
 from tokbench.measure.engines.transformers import replay
 from tokbench.measure.engines.transformers.launches import InductorBackend, Launch
+
+
+@pytest.fixture(autouse=True)
+def uncounted() -> Iterator[None]:
+    """Leave no compiled graph behind: other tests of this process count theirs."""
+    yield
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
 
 
 def launch_of(step: object, *arguments: torch.Tensor) -> Launch:

@@ -21,8 +21,9 @@ from tokbench.measure.engines.transformers import attention, attention_choice, c
     [
         (160, 1.0, 1e9, 1024),  # padding costs nothing beside the weights
         (1025, 1.0, 1e9, 2048),
-        (160, 131072.0, 16e9, 1024),  # Llama-3.1-8B in bfloat16, one stream: 113 MB of 16 GB
-        (160, 64 * 131072.0, 16e9, 192),  # 64 streams: the next 64 is 1.7 % of the weights, the next 128 would be 5 %
+        (160, 131072.0, 16e9, 512),  # Llama-3.1-8B in bfloat16, one stream: 46 MB of 16 GB, 1024 would be 113
+        (151, 64 * 131072.0, 16e9, 160),  # 64 streams: the next 16 is 0.5 % of the weights, the next 64 would be 2 %
+        (160, 64 * 131072.0, 16e9, 160),
         (160, 1e9, 16e9, 160),
         (161, 1e9, 16e9, 161),  # not even one row of padding is cheap enough
     ],

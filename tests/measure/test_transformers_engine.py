@@ -69,12 +69,14 @@ def test_a_prompt_longer_than_the_window_makes_the_same_tokens(mode: str) -> Non
 def test_check_identity_finds_a_broken_loop(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = TransformersEngine(request("tiny-llama", mode))
     engine.prepare(work(rows=1))
-    honest = loops._Loop._keep
+    honest = type(engine._loop).step
 
-    def one_token_off(loop: loops._Loop, token: torch.Tensor) -> None:
-        honest(loop, (token + 1) % 512)
+    def one_token_off(loop: loops._Loop) -> None:
+        honest(loop)
+        loop._buffers.token.add_(1).remainder_(512)
+        loop._buffers.history[:, loop._made - 1 : loop._made] = loop._buffers.token
 
-    monkeypatch.setattr(loops._Loop, "_keep", one_token_off)
+    monkeypatch.setattr(type(engine._loop), "step", one_token_off)
     found = engine.check_identity(8)
     assert found is not None
     assert found.first_divergence == 1

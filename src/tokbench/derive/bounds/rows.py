@@ -31,12 +31,13 @@ def find_memory(cells: Sequence[CellResult]) -> Iterator[MemoryRow]:
 
 def find_choices(cells: Sequence[CellResult]) -> Iterator[Choice]:
     """Measured cells that differ in one kernel, option or precision alone, fastest first."""
-    measured = [cell for cell in cells if cell.status == "ok" and value_of(cell, SPEED)]
+    found = [(cell, speed) for cell in cells if cell.status == "ok" and (speed := value_of(cell, SPEED))]
+    measured = [cell for cell, _ in sorted(found, key=lambda item: -item[1])]
     names = sorted({name for cell in measured for name in cell.record.spec.engine.options})
     for path in (*CHOICES, *(("engine", "options", name) for name in names)):
         for group in alike_but_for(measured, *path):
             if len(group) > 1:
-                yield _choice(path, sorted(group, key=lambda cell: -(value_of(cell, SPEED) or 0.0)))
+                yield _choice(path, group)
 
 
 def _choice(path: tuple[str, ...], group: list[CellResult]) -> Choice:

@@ -6,6 +6,7 @@ Nothing in a step waits for the device. Source of the loop: shared/facts/transfo
 
 from __future__ import annotations
 
+import abc
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def prefill_step(model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: 
     return greedy_step(model, ids, positions, cache)
 
 
-class _Loop:
+class _Loop(abc.ABC):
     """What both loops share: the token, its position and all tokens made, at fixed places on the device."""
 
     def __init__(self, model: Any, work: CellWork, experts: kernels.ExpertsChoice, options: Options) -> None:
@@ -145,8 +146,9 @@ class _Loop:
         tensors = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
         return [tensor[:, :, : self._held] for tensor in tensors if tensor is not None]
 
+    @abc.abstractmethod
     def _rewind_cache(self, position: int) -> None:
-        raise NotImplementedError
+        """Let the cache hold `position` tokens per row; 0 empties it."""
 
     def made(self) -> torch.Tensor:
         """Tokens made since prefill: (rows, made)."""

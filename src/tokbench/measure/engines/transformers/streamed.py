@@ -67,7 +67,7 @@ def _settle_all(module: Any, inputs: Any, found: Any) -> Any:
 def move_to_large_pages(model: Any) -> None:
     """Copy weights side by side into one stretch of memory, which torch asks large pages for.
 
-    With THP_MEM_ALLOC_ENABLE=1 (the worker's environment) torch's allocator calls madvise on 2 MiB and more. One by one,
+    With THP_MEM_ALLOC_ENABLE=1 (the worker's environment) torch's allocator calls madvise from 2 MiB on. One by one,
     most matrices of a small model lie in small pages still, where the processor's prefetching ends every 4 KiB.
     The stretch fills as it is written, and what was copied is let go of: never twice the weights at once.
     Source: torch 2.13, c10/core/impl/alloc_cpu.cpp.

@@ -143,7 +143,8 @@ def _say_drift(results: Results, blocks: tuple[BlockDrift, ...]) -> str:
     over, limit = run_drift(blocks), drift_limit(results.run)
     if over is None:
         return "Drift over the run is not known: the first and the last block have no sentinel in common."
-    sentinel = next(cell for cell in results.cells if cell.cell_id == blocks[0].started.sentinel)
+    named = next(block.started.sentinel for block in blocks if block.started.sentinel is not None)
+    sentinel = next(cell for cell in results.cells if cell.cell_id == named)
     return (
         f"A sentinel ({wording.say_cell(sentinel)}) opens and closes each block; its trials are in no figure. From the "
         f"first opening to the last closing its decode speed changed by {_say_change(over)}; a block that changed by "

@@ -11,6 +11,7 @@ import pytest
 
 from scripted_facts import HOST
 from tokbench.measure import budget, crew, runner, visit
+from tokbench.measure.energy_trial import EnergySource
 from tokbench.measure.engines import CellWork, EngineRequest
 from tokbench.measure.messages import Command, Done, Failed, PrepareCell, Reply, RunTrial
 from tokbench.measure.plan import GroupPlan, Place, Plan, bind
@@ -158,7 +159,7 @@ class Stage:
     def _count_block(self) -> None:
         self.blocks += 1
 
-    def run(self, plan: Plan, earlier: Run | None = None) -> Outcome:
+    def run(self, plan: Plan, earlier: Run | None = None, energy: EnergySource | None = None) -> Outcome:
         """Measure; the clock must have been put in the place of `time` by the test."""
         writer = RunWriter(self.folder)
         if earlier is None:
@@ -168,7 +169,7 @@ class Stage:
                 )
             )
         try:
-            return Runner(plan, writer, self.open_worker, Silent(), self._count_block).run(earlier)
+            return Runner(plan, writer, self.open_worker, Silent(), self._count_block).run(earlier, energy)
         finally:
             writer.close()
 

@@ -157,7 +157,7 @@ def test_tables_tell_the_fastest_of_the_same_weights() -> None:
     (bench,) = (line for line in main_table(of) if line.startswith("| llama-bench "))
     assert "0.500 (0.500 to 0.500) decode" in eager
     assert "1.10 (1.10 to 1.10) decode" in bench and "| Q4_1 |" in bench
-    assert "6.56" in bench  # GB/s: 100 MB at a geometric mean of 65.6 a second
+    assert "6.58" in bench  # GB/s: 100 MB at a geometric mean of 65.8 a second
     assert "not measured: exit code 1" in text
     gaps = [line for line in gap_table(of) if line.startswith("| transformers-eager ")]
     assert "| openvino | float32 | 2.00 (2.00 to 2.00) |" in gaps[0] and closing_command("openvino") in gaps[0]
@@ -191,3 +191,12 @@ def test_files_hold_raw_values_and_failures(tmp_path: Path) -> None:
     ]
     assert "round 0, llama_cpp: no such file" in (tmp_path / "engines.md").read_text()
     assert (tmp_path / "engines.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_few_rounds_are_told(tmp_path: Path) -> None:
+    """Their intervals leave out what differs from process to process."""
+    facts = {"command": "python -m benchmarks.engines_cpu", "seed": 1, "threads": 2, "machine": {"cpu": "some"}}
+    for rounds, is_told in ((2, True), (3, False)):
+        done = three_rounds("openvino", 20.0)[:rounds]
+        write_all(tmp_path, gather(all_rows(), done), done, facts)
+        assert ("Fewer than 3 rounds" in (tmp_path / "engines.md").read_text()) == is_told

@@ -54,8 +54,8 @@ class Finished:
 def finished_of(line: str) -> Finished:
     """A line of rows.jsonl."""
     found: dict[str, Any] = json.loads(line)
-    reading = found["reading"]
-    return Finished(**{**found, "reading": None if reading is None else Reading(**reading)})
+    reading = None if found["reading"] is None else Reading(**found["reading"])
+    return Finished(**{**found, "reading": reading, "load_average": tuple(found["load_average"])})
 
 
 def read_finished(path: Path) -> list[Finished]:

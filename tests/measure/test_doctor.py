@@ -34,6 +34,7 @@ class FakeNvml:
     """One H100; every answer can be replaced, an exception class is raised."""
 
     NVMLError = NVMLError_NotSupported
+    NVML_SUCCESS, NVML_FI_DEV_POWER_INSTANT, NVML_POWER_SCOPE_GPU = 0, 186, 0
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, nvmlMemory_v2 = 1, 2, 0, 2  # noqa: N815
 
     def __init__(self, cuda: int = 12060, **answers: Any) -> None:
@@ -50,6 +51,7 @@ class FakeNvml:
             "DeviceGetClockInfo": 345,
             "DeviceGetCurrentClocksEventReasons": 1,
             "DeviceGetPersistenceMode": 1,
+            "DeviceGetFieldValues": [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=70_000))],
             "DeviceGetEnforcedPowerLimit": 700_000,
             "DeviceGetComputeRunningProcesses_v3": [],
             "DeviceGetMemoryInfo": SimpleNamespace(free=79 * GB, used=GB // 2),
@@ -89,6 +91,7 @@ def workstation(root: Path, **changes: Any) -> Surroundings:
         "proc/version": "Linux version 6.8.0",
         "proc/self/cgroup": "0::/",
         "etc/os-release": 'PRETTY_NAME="Ubuntu 24.04"\n',
+        "sys/class/powercap/intel-rapl:0/name": "package-0\n",
         "sys/class/powercap/intel-rapl:0/energy_uj": "123\n",
     }
     for name, text in files.items():
@@ -128,8 +131,8 @@ def test_a_machine_with_everything_is_all_ok(tmp_path: Path) -> None:
         "cuda:0 H100; memory 80.0 GB, free 79.0 GB; power limit 700 W; other processes: 0",
         "cpu Xeon; memory 64.0 GB, free 60.0 GB",
         "NVIDIA driver 560.35.03, runs CUDA up to 12.6; torch 2.13.0 (CUDA 12.6)",
-        "GPU-a: NVML energy counter readable",
-        "RAPL readable: intel-rapl:0",
+        "nvml GPU-a: board, nvml_total_energy; power limit 700 W",
+        "rapl package-0: package, rapl_energy_uj",
         "GPU-a: clocks readable, SM 345 MHz now, held down by: gpu_idle",
     ]
 
@@ -143,7 +146,7 @@ def test_torch_absent_is_missing_with_the_extra_and_the_rest_is_still_examined(t
         device.remedy,
     ) == ("missing", "torch is not installed", "pip install 'tokbench[local]'")
     assert only("driver", here).what == "NVIDIA driver 560.35.03, runs CUDA up to 12.6"
-    assert next(finding.what for finding in about("energy", here)) == "GPU-a: NVML energy counter readable"
+    assert next(finding.what for finding in about("energy", here)).startswith("nvml GPU-a: board, nvml_total_energy")
     remedies = {finding.what.split()[0]: finding.remedy for finding in about("package", here)}
     assert (
         remedies["torch"],
@@ -212,9 +215,10 @@ def test_rapl_that_may_not_be_read_names_the_command_and_what_it_exposes(
 
     monkeypatch.setattr(Path, "read_text", refuse)
     energy = only("energy", here)
-    assert (energy.status, energy.what) == ("missing", "RAPL: permission denied (1 of 1 counters: intel-rapl:0)")
+    assert (energy.status, energy.what) == ("missing", "rapl: permission denied (1 of 1 RAPL counters: intel-rapl:0)")
     assert energy.remedy is not None
-    assert energy.remedy.startswith("sudo chmod o+r /sys/class/powercap/intel-rapl:*/energy_uj — any local user")
+    zones = f"{tmp_path}/sys/class/powercap/intel-rapl:*/energy_uj"
+    assert energy.remedy.startswith(f"sudo chmod o+r {zones} — any local user")
 
 
 def test_no_energy_source_at_all(tmp_path: Path) -> None:
@@ -228,7 +232,8 @@ def test_a_card_without_counter_can_be_polled(tmp_path: Path) -> None:
         "energy", workstation(tmp_path, nvml=FakeNvml(DeviceGetTotalEnergyConsumption=NVMLError_NotSupported))
     )
     assert energy[0].status == "warning"
-    assert "power can be polled" in energy[0].what
+    assert energy[0].what.endswith("no energy counter: not supported by this card or driver")
+    assert energy[0].remedy == "power alone, without a counter: it is polled and added up, which is less exact"
 
 
 def test_persistence_mode_off_is_said_and_not_changed(tmp_path: Path) -> None:

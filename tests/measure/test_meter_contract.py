@@ -1,14 +1,20 @@
-"""What every meter plug must do, by name: a new file under meters/ is found here without a change."""
+"""What every meter plug must do, by name: a new file under meters/ is found here without a change.
+
+Each plug is opened twice: on the machine that runs the tests, whatever it has, and on a scripted source.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from scripted_facts import CPU, GPU
+from scripted_meters import SCRIPTED, ScriptedTime
 from tokbench.errors import PlugError
 from tokbench.measure import meters
 from tokbench.measure.meters import Available, Meter, Unavailable
@@ -17,7 +23,7 @@ from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import EnergyReading, PowerReading
 
 KINDS = meters.names()
-SCOPES = {"board", "package", "dram", "node", "wall", "script"}
+SCOPES = {"board", "module", "package", "dram", "node", "wall", "script"}
 DEVICES: tuple[DeviceFacts | None, ...] = (None, CPU, GPU)
 
 
@@ -31,11 +37,31 @@ def meter(request: pytest.FixtureRequest) -> Iterator[Meter]:
     opened.close()
 
 
+@pytest.fixture
+def scripted_time() -> ScriptedTime:
+    return ScriptedTime()
+
+
+@pytest.fixture(params=KINDS)
+def scripted(request: pytest.FixtureRequest, tmp_path: Path, scripted_time: ScriptedTime) -> Iterator[Meter]:
+    """Every meter on a source that answers."""
+    opened = SCRIPTED[request.param](tmp_path, scripted_time)
+    assert Available() == opened.availability()
+    yield opened
+    opened.close()
+    opened.close()
+
+
+def test_every_plug_has_a_scripted_source() -> None:
+    assert KINDS == sorted(SCRIPTED)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_description_is_complete(kind: str) -> None:
     description = meters.load_plug(kind).DESCRIPTION
     assert (kind, True) == (description.kind, description.scope in SCOPES)
     assert description.what.strip()
+    assert {"cuda", "rocm", "cpu", "mps"} >= set(description.auto_for)
 
 
 def test_a_meter_says_whether_it_can_be_read_and_why_not(meter: Meter) -> None:
@@ -43,32 +69,55 @@ def test_a_meter_says_whether_it_can_be_read_and_why_not(meter: Meter) -> None:
     assert isinstance(state, Available | Unavailable)
     if isinstance(state, Unavailable):
         assert state.reason.strip() and (state.remedy is None or state.remedy.strip())
+        assert ([], ()) == (meter.opened(), meter.domains())
 
 
-def test_readings_are_of_known_domains_stamped_now_and_never_zero_power(meter: Meter) -> None:
+def test_readings_of_this_machine_are_stamped_now_and_never_zero_power(meter: Meter) -> None:
     if isinstance(meter.availability(), Unavailable):
         pytest.skip("it cannot be read here")
+    domains = meter.domains()
     before = time.monotonic_ns()
     readings = meter.read()
     after = time.monotonic_ns()
-    assert readings
     for reading in readings:
-        assert reading.meter in KINDS
-        assert reading.domain in meter.domains()
+        assert reading.domain in domains
         assert before <= reading.at_ns <= after
         assert isinstance(reading, EnergyReading) or reading.watts > 0
 
 
-def test_counters_and_stamps_never_go_back(meter: Meter) -> None:
-    if isinstance(meter.availability(), Unavailable):
-        pytest.skip("it cannot be read here")
-    rounds = [meter.read() for _ in range(4)]
-    for domain in meter.domains():
-        for kind in (EnergyReading, PowerReading):
-            series = [r for found in rounds for r in found if isinstance(r, kind) and r.domain == domain]
-            assert all(a.at_ns <= b.at_ns for a, b in pairwise(series))
-            counters = [r.joules for r in series if isinstance(r, EnergyReading)]
-            assert counters == sorted(counters)
+def test_what_is_opened_says_scope_and_source_of_every_domain(scripted: Meter) -> None:
+    opened = scripted.opened()
+    assert opened and scripted.domains() == tuple(item.domain for item in opened)
+    assert len(set(scripted.domains())) == len(opened)
+    for item in opened:
+        assert item.meter in KINDS and item.scope in SCOPES and item.source.strip()
+        assert item.note is None or item.note.strip()
+
+
+def test_counters_are_finite_and_never_go_back_but_at_their_range(scripted: Meter, scripted_time: ScriptedTime) -> None:
+    series: dict[str, list[EnergyReading]] = {}
+    scripted.opened()
+    for _ in range(40):
+        scripted_time.sleep(1.0)
+        for reading in scripted.read():
+            assert reading.meter in KINDS and reading.domain in scripted.domains()
+            assert scripted_time.now_ns == reading.at_ns
+            if isinstance(reading, PowerReading):
+                assert math.isfinite(reading.watts) and reading.watts > 0
+            else:
+                series.setdefault(reading.domain, []).append(reading)
+    for readings in series.values():
+        for earlier, later in pairwise(readings):
+            assert math.isfinite(later.joules) and earlier.at_ns < later.at_ns
+            wrapped = later.joules + (later.range_j or 0.0) if later.joules < earlier.joules else later.joules
+            assert wrapped >= earlier.joules
+            assert later.range_j is None or later.joules <= later.range_j
+            assert later.read_s is None or later.read_s >= 0
+
+
+def test_a_closed_meter_can_be_closed_again(scripted: Meter) -> None:
+    scripted.close()
+    scripted.close()
 
 
 def test_an_unknown_meter_is_refused_with_the_nearest() -> None:

@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from simulated_counter import ScriptedTime, SimulatedCounter
 from tokbench.errors import PlugError, RecordError
+from tokbench.measure import meter_watch
 from tokbench.measure import sampler as sampler_module
 from tokbench.measure.meters import Available, Meter, Unavailable
 from tokbench.measure.nvml import GpuSample
 from tokbench.measure.sampler import Sampler, read_load
-from tokbench.record.observations import EnergyReading, Event, LoadSample, MeterAbsent, PowerReading
+from tokbench.record.observations import EnergyReading, Event, LoadSample, MeterAbsent, MeterOpened, PowerReading
 
 
 class Scripted:
@@ -24,6 +26,9 @@ class Scripted:
 
     def availability(self) -> Available | Unavailable:
         return Available()
+
+    def opened(self) -> list[MeterOpened]:
+        return []
 
     def domains(self) -> tuple[str, ...]:
         return ("board",)
@@ -71,7 +76,7 @@ def test_cpu_seconds_are_cumulative() -> None:
 
 def test_one_round_reads_the_machine_and_every_meter() -> None:
     kept: list[Event] = []
-    sampling(kept, one=Scripted(), two=Scripted()).sample_once()
+    sampling(kept, one=Scripted(), two=Scripted()).poll_due()
     assert [LoadSample, PowerReading, PowerReading] == [type(event) for event in kept]
 
 
@@ -79,9 +84,10 @@ def test_one_round_reads_the_machine_and_every_meter() -> None:
 def test_a_meter_that_fails_is_recorded_once_and_the_others_go_on(fault: Exception) -> None:
     kept: list[Event] = []
     broken, whole = Scripted(fault), Scripted()
-    sampler = sampling(kept, broken=broken, whole=whole)
-    for _ in range(3):
-        sampler.sample_once()
+    time = ScriptedTime()
+    sampler = Sampler(kept.append, lambda: None, {"broken": broken, "whole": whole}, clock=time)
+    while whole.reads < 3:
+        time.sleep_until(sampler.poll_due())
     absent = [event for event in kept if isinstance(event, MeterAbsent)]
     assert [MeterAbsent(meter="broken", reason="it could be read no longer: the card fell off the bus")] == absent
     assert (1, 3) == (broken.reads, whole.reads)
@@ -91,6 +97,7 @@ def test_a_meter_that_fails_is_recorded_once_and_the_others_go_on(fault: Excepti
 
 def test_the_thread_samples_from_the_start_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler_module, "GPU_INTERVAL_S", 60.0)
+    monkeypatch.setattr(meter_watch, "COARSE_NS", 60_000_000_000)
     seen = threading.Event()
 
     def append(event: Event) -> None:
@@ -123,3 +130,27 @@ def test_closing_before_the_start_closes_the_meters() -> None:
     meter = Scripted()
     sampling([], one=meter).close()
     assert 1 == meter.closes
+
+
+def test_what_is_known_of_the_meters_is_told_to_who_orders_the_windows() -> None:
+    time = ScriptedTime()
+    slow, fast = SimulatedCounter(time, period_s=0.1), SimulatedCounter(time, period_s=0.02)
+    sampler = Sampler([].append, lambda: None, {"slow": slow, "fast": fast}, clock=time)
+    assert (True, None) == (sampler.has_meters(), sampler.period_s())
+    while time.now_ns < 8e9:
+        time.sleep_until(sampler.poll_due())
+    assert sampler.period_s() == pytest.approx(0.1, rel=0.02)  # the slower of the two
+    assert not sampling([]).has_meters()
+
+
+def test_a_meter_without_counter_is_read_more_often_within_an_energy_trial() -> None:
+    time, meter = ScriptedTime(), Scripted()
+    sampler = Sampler([].append, lambda: None, {"one": meter}, clock=time)
+    reads = []
+    for until_s, begin in ((10, None), (20, sampler.begin_energy), (30, sampler.end_energy)):
+        if begin is not None:
+            begin()
+        while time.now_ns < until_s * 1e9:
+            time.sleep_until(min(sampler.poll_due(), round(until_s * 1e9)))
+        reads.append(meter.reads - sum(reads))
+    assert [pytest.approx(20, abs=2), pytest.approx(100, abs=6), pytest.approx(20, abs=2)] == reads

@@ -85,7 +85,7 @@ def test_the_config_that_the_others_are_made_from_is_right(tmp_path: Path) -> No
         (None, ["stop: {min_repetitions: 9, max_repetitions: 3}"], "stop: min_repetitions (9) is larger"),
         (None, ["stop: {blocks: 4, max_repetitions: 3}"], "stop: blocks (4) is larger than max_repetitions (3)"),
         (None, ["stop: {blocks: 0}"], "stop.blocks: should be greater than 0, not 0"),
-        (None, ["energy: onn"], "energy: should be `auto`, `off` or a mapping with `meters`, not 'onn'"),
+        (None, ["energy: onn"], "should be `auto`, `off` or a mapping with `meters`, `window`, `rapl`, `hwmon`"),
         (None, ["energy: of"], "not 'of'\n  fix: did you mean `off`?"),
         (None, ["energy: {meter: [fake]}"], "energy.meter: unknown key\n  fix: did you mean `meters`?"),
         (None, ["experiment: verify"], "should be `none` or a mapping with `kind`, `options`, not 'verify'"),

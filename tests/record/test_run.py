@@ -14,10 +14,12 @@ from tokbench.record.facts import CeilingFacts
 from tokbench.record.observations import (
     BlockStarted,
     ClockAnchor,
+    CounterPeriod,
     EnergyReading,
     Event,
     FactsRead,
     MemoryReading,
+    MeterOpened,
     OutputTokens,
     PowerReading,
     RepeatabilityChecked,
@@ -275,3 +277,35 @@ def test_blocks_stand_in_order_and_a_record_without_them_can_be_read(tmp_path: P
     first = BlockStarted(block=0, at_ns=5, seed=7, order=(cell,), is_fresh=True, sentinel=cell)
     script.add(first, kept)
     assert [first, kept] == script.run(tmp_path / "new").blocks
+
+
+def test_energy_trials_are_no_repetitions_and_what_the_meters_cover_stands_by_itself(tmp_path: Path) -> None:
+    script = Script()
+    cell = script.cell()
+    repetition, energy = script.trial(cell), script.trial(cell)
+    for place, event in enumerate(script.events):
+        if isinstance(event, TrialStarted) and event.trial_id == energy:
+            script.events[place] = event.model_copy(update={"purpose": "energy"})
+    opened = MeterOpened(meter="m", domain="d", scope="board", source="s", at_ns=1, power_limit_w=700.0)
+    period = CounterPeriod(meter="m", domain="d", period_s=0.1, changes=21, at_ns=2)
+    reading = EnergyReading(meter="m", domain="d", at_ns=9, joules=2.5, unchanged_at_ns=7, range_j=65_000.0)
+    script.add(opened, period, reading)
+    run = script.run(tmp_path)
+    record = run.cells[cell]
+    assert [repetition] == [trial.started.trial_id for trial in record.good_trials()]
+    assert [repetition] == [trial.started.trial_id for trial in record.trials]
+    assert [energy] == [trial.started.trial_id for trial in record.energy_trials]
+    assert [repetition, energy] == [trial.started.trial_id for trial in record.all_trials()]
+    assert ([opened], [period], [reading]) == (run.meters, run.periods, run.energy)
+
+
+def test_readings_from_before_movements_were_kept_can_be_read(tmp_path: Path) -> None:
+    script = Script()
+    script.add(EnergyReading(meter="m", domain="d", at_ns=1, joules=2.5))
+    script.add(PowerReading(meter="m", domain="d", at_ns=1, watts=3.5))
+    lines = (script.write(tmp_path) / EVENTS_FILE).read_text(encoding="utf-8")
+    old = lines.replace(',"unchanged_at_ns":null,"range_j":null', "").replace(',"kind":null', "")
+    assert len(old) < len(lines) - 40
+    (tmp_path / EVENTS_FILE).write_text(old, encoding="utf-8")
+    run = read_run(tmp_path)
+    assert (None, None, None) == (run.energy[0].unchanged_at_ns, run.energy[0].range_j, run.power[0].kind)

@@ -86,6 +86,9 @@ def report(
     published: Annotated[Path | None, typer.Option(help="A folder with published figures of your own.")] = None,
     vendors: Annotated[list[str] | None, typer.Option("--vendor", help="Vendors to compare with.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="cost.KEY=VALUE", help="Another price, for this report alone.")
+    ] = None,
 ) -> None:
     """Recompute a report from records alone; several records make one report."""
     from tokbench.cli import reporting
@@ -100,7 +103,10 @@ def report(
         reporting.check_vendors(vendors, published)
     target = out or folders[0]
     wanted = tuple(vendors) if vendors else ("cerebras", "groq")
-    paths = reporting.write_run_report(folders, target, wanted, with_figures=figures, published=published)
+    prices = tuple(overrides or ())
+    paths = reporting.write_run_report(
+        folders, target, wanted, with_figures=figures, published=published, overrides=prices
+    )
     for line in reporting.say_headline(reporting.load_results(folders), wanted, published):
         typer.echo(line)
     typer.echo(f"Report: {paths.markdown}")

@@ -83,15 +83,32 @@ def _state(engine: EngineDescription) -> str:
 
 
 def show_meters(*, as_json: bool) -> None:
-    """Kind, scope and availability of every meter."""
-    from tokbench.measure.meters import Available, load_plug, names
+    """Each domain that a meter reads here, with its scope and source; of the other meters, why not and what helps."""
+    from tokbench.measure.meters import names
 
-    rows = []
-    for name in names():
-        plug = load_plug(name)
-        meter = plug.open_meter(None)
+    columns = ("kind", "domain", "scope", "source", "state")
+    _print("Meters", columns, [row for name in names() for row in _meter_rows(name)], as_json=as_json)
+
+
+def _meter_rows(kind: str) -> list[dict[str, Any]]:
+    from tokbench.measure.doctor_energy import say_domain
+    from tokbench.measure.meters import Available, load_plug
+
+    plug = load_plug(kind)
+    nothing = {"kind": kind, "what": plug.DESCRIPTION.what, "domain": "–", "source": "–"}
+    meter = plug.open_meter(None)
+    try:
         state = meter.availability()
-        text = "can be read" if isinstance(state, Available) else f"{state.reason}; {state.remedy or 'no remedy'}"
+        if not isinstance(state, Available):
+            text = f"{state.reason}; {state.remedy or 'no remedy'}"
+            return [nothing | {"scope": plug.DESCRIPTION.scope, "state": text}]
+        return [
+            nothing
+            | {"domain": item.domain, "scope": item.scope, "source": item.source}
+            | {"state": "; ".join(("can be read", *say_domain(item)))}
+            for item in meter.opened()
+        ]
+    except (OSError, PlugError) as error:
+        return [nothing | {"scope": plug.DESCRIPTION.scope, "state": f"could be opened, but not read: {error}"}]
+    finally:
         meter.close()
-        rows.append({"kind": name, "what": plug.DESCRIPTION.what, "scope": plug.DESCRIPTION.scope, "state": text})
-    _print("Meters", ("kind", "what", "scope", "state"), rows, as_json=as_json)

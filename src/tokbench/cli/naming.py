@@ -23,7 +23,7 @@ def check_names(config: Config) -> None:
     except SpecError as error:
         raise config.tree.fault(error.message, ("compare", "published"), fix=error.fix) from None
     if not isinstance(config.run.energy, str):
-        for meter in config.run.energy.meters:
+        for meter in config.run.energy.meters or ():
             load_meter(meter)
     for spec in (cell.spec for cell in expand(config, resolve_max=lambda spec: 1)):
         check_plug(spec.engine)

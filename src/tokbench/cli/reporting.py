@@ -12,17 +12,32 @@ from tokbench.derive.headline import console_lines
 from tokbench.derive.published import load_published
 from tokbench.derive.report.write import ReportPaths, write_report
 from tokbench.errors import RecordError, SpecError
-from tokbench.record.run import read_run
+from tokbench.record.run import Run, read_run
+from tokbench.record.store import CONFIG_FILE
+from tokbench.record.sweep import read_config
 
 
-def load_results(folders: Sequence[Path]) -> list[Results]:
-    """Evaluate every record, each under a name of its own.
+def load_results(folders: Sequence[Path], overrides: Sequence[str] = ()) -> list[Results]:
+    """Evaluate every record, each under a name of its own; `overrides` are prices in place of those of its config.
 
     Raises:
-        RecordError: one cannot be read.
+        RecordError: one cannot be read. SpecError: an override is wrong, or of another key than `cost`.
     """
     names = name_runs(folders)
-    return [evaluate(read_run(folder), name) for folder, name in zip(folders, names, strict=True)]
+    return [evaluate(_read_priced(folder, overrides), name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _read_priced(folder: Path, overrides: Sequence[str]) -> Run:
+    run = read_run(folder)
+    for override in overrides:
+        if not override.startswith("cost."):
+            fix = "tokbench report RUN --set cost.usd_per_hour=2.5; to change anything else, run it anew"
+            raise SpecError(
+                f"a report can change prices alone, not {override.partition('=')[0]!r}", key="--set", fix=fix
+            )
+    if overrides:
+        run.prices = read_config(folder / CONFIG_FILE, overrides).run.cost
+    return run
 
 
 def name_runs(folders: Sequence[Path]) -> list[str]:
@@ -41,14 +56,20 @@ def name_runs(folders: Sequence[Path]) -> list[str]:
 
 
 def write_run_report(
-    folders: Sequence[Path], out: Path, vendors: Sequence[str], *, with_figures: bool, published: Path | None = None
+    folders: Sequence[Path],
+    out: Path,
+    vendors: Sequence[str],
+    *,
+    with_figures: bool,
+    published: Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> ReportPaths:
     """Recompute everything from the records and write it to `out`.
 
     Raises:
         RecordError: a record cannot be read, or the report not written. DataError: a row of the figures is wrong.
     """
-    results = load_results(folders)
+    results = load_results(folders, overrides)
     return write_report(results, load_published(published), out, vendors=tuple(vendors), with_figures=with_figures)
 
 

@@ -12,21 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from rich.console import Console
 
 import tokbench
 from tokbench.cli.console import ConsoleProgress
 from tokbench.cli.fetching import check_before_fetching, resolver
+from tokbench.cli.metering import Meters, open_meters
 from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import load_results, say_headline, write_run_report
-from tokbench.errors import ExitCode, PlugError, RecordError, SpecError, Terminated
+from tokbench.errors import ExitCode, RecordError, SpecError, Terminated
 from tokbench.measure.engines import environment_of
 from tokbench.measure.host import free_memory_bytes, read_host_facts
-from tokbench.measure.meters import Available, Meter
-from tokbench.measure.meters import load_plug as load_meter
-from tokbench.measure.meters import names as meter_names
 from tokbench.measure.models import cache_folder
 from tokbench.measure.nvml import NvmlReader
 from tokbench.measure.plan import GroupPlan, Place, Plan, bind, safe_environment
@@ -35,7 +32,7 @@ from tokbench.measure.runner import Runner
 from tokbench.measure.sampler import Sampler
 from tokbench.measure.worker_process import ProcessWorker
 from tokbench.record.facts import DeviceFacts
-from tokbench.record.observations import SCHEMA_VERSION, MeterAbsent, RunEnded, RunStarted
+from tokbench.record.observations import SCHEMA_VERSION, RunEnded, RunStarted
 from tokbench.record.run import Run, read_run
 from tokbench.record.secrets import is_secret_key, is_secret_value
 from tokbench.record.store import CONFIG_FILE, RunWriter, check_new_run, create_run, read_header
@@ -75,13 +72,6 @@ class _Job:
     plan: Plan
     folder: Path
     earlier: Run | None
-
-
-class Meters(NamedTuple):
-    """The meters that are read in a run, by name, and those that cannot be."""
-
-    opened: dict[str, Meter]
-    absent: list[MeterAbsent]
 
 
 def read_request(request: RunRequest) -> tuple[Config, Path, Run | None]:
@@ -219,6 +209,8 @@ def _measure(job: _Job, writer: RunWriter, meters: Meters, console: Console) -> 
     plan = job.plan
     progress = ConsoleProgress(console, plan.config.run.budget.total, plan.device.name)
     try:
+        for opened in meters.domains:
+            writer.append(opened)
         for absent in meters.absent:
             writer.append(absent)
         with progress:
@@ -239,7 +231,7 @@ def _measure(job: _Job, writer: RunWriter, meters: Meters, console: Console) -> 
 def _run_until_stopped(runner: Runner, sampler: Sampler, writer: RunWriter, earlier: Run | None) -> ExitCode:
     try:
         sampler.start()
-        outcome = runner.run(earlier)
+        outcome = runner.run(earlier, sampler)
     except KeyboardInterrupt as interrupt:
         is_term = isinstance(interrupt, Terminated)
         writer.append(RunEnded(reason="terminated" if is_term else "interrupted", at_ns=time.monotonic_ns()))
@@ -282,38 +274,6 @@ def _finish(folder: Path, plan: Plan, console: Console, code: ExitCode) -> None:
     console.print(f"Report: {folder / 'report.md'} (record: {folder})", markup=False, highlight=False)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
         console.print(f"Stopped early; `tokbench run --resume {folder}` finishes it.", markup=False, highlight=False)
-
-
-def open_meters(plan: Plan) -> Meters:
-    """Meters named in the config, or every real one that can be read here; before there is a record.
-
-    Raises:
-        PlugError: a meter that was named cannot be read.
-    """
-    energy = plan.config.run.energy
-    if energy == "off":
-        return Meters({}, [MeterAbsent(meter="all", reason="the config says energy: off")])
-    wanted = [name for name in meter_names() if name != "fake"] if energy == "auto" else list(energy.meters)
-    opened: dict[str, Meter] = {}
-    absent: list[MeterAbsent] = []
-    for name, device in [(kind, card) for kind in wanted for card in _metered(kind, plan)]:
-        meter = load_meter(name).open_meter(device)
-        state = meter.availability()
-        if isinstance(state, Available):
-            opened[name if device is plan.device else f"{name} of {device.kind}:{device.index}"] = meter
-        elif energy != "auto":
-            raise PlugError(f"energy.meters: {name} cannot be read: {state.reason}", fix=state.remedy)
-        else:
-            absent.append(MeterAbsent(meter=name, reason=state.reason, remedy=state.remedy))
-    if not wanted:
-        absent.append(MeterAbsent(meter="all", reason="this version of tokbench has no meter for real hardware yet"))
-    return Meters(opened, absent)
-
-
-def _metered(name: str, plan: Plan) -> list[DeviceFacts]:
-    """The devices that a meter is opened for: each card of a split model by itself, anything else once."""
-    is_of_card = load_meter(name).DESCRIPTION.scope == "board" and plan.device.kind in ("cuda", "rocm")
-    return [plan.device, *plan.further] if is_of_card else [plan.device]
 
 
 @contextlib.contextmanager

@@ -60,6 +60,8 @@ class Code(enum.Enum):
     RECOMPILED = "a graph was compiled while measuring"
     NOT_INTERLEAVED = "its group was measured apart in time from the others"
     CLOCK_ERROR = "the clocks of host and device were tied too loosely for so short a window"
+    SOURCES_DISAGREE = "energy: the counter and its second source disagree"
+    ENERGY_BOUND = "energy: the window was too short for a bound of 1 %"
     RANDOM_WEIGHTS = "random weights: routing of experts, acceptance of drafts and all text are not a real model's"
 
 
@@ -70,10 +72,12 @@ NOTES = frozenset(
         Code.CONTENDED_HOST,
         Code.POWER_CAPPED,
         Code.NOT_INTERLEAVED,
+        Code.SOURCES_DISAGREE,
+        Code.ENERGY_BOUND,
         Code.RANDOM_WEIGHTS,
     }
 )
-"""Codes that are told but do not make a cell suspect."""
+"""Codes that are told but do not make a cell suspect; those of energy leave its speed as good as it was."""
 INVALIDATING = frozenset(
     {Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.ABOVE_MATMUL_CEILING, Code.ABOVE_DATASHEET, Code.RECOMPILED}
 )
@@ -109,6 +113,8 @@ CRITERIA: Final[Mapping[Code, str]] = {
     Code.NOT_INTERLEAVED: "not all groups fit in memory side by side, so that each was measured by itself",
     Code.CLOCK_ERROR: f"the error of tying the clocks is above {CLOCK_ERROR_SHARE:.0%} of the window and above "
     f"{MIN_CLOCK_ERROR_S * 1e3:g} ms",
+    Code.SOURCES_DISAGREE: "an energy trial's counter lies more than 5 % from its second source over the same time",
+    Code.ENERGY_BOUND: "the quantisation bound of an energy window, decode or prefill, is above 1 %",
     Code.RANDOM_WEIGHTS: "the config says `weights: random`",
 }
 """From where on each code applies; the reasons for the numbers stand at the constants above."""

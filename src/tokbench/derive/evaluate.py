@@ -8,8 +8,9 @@ from typing import Literal
 
 from tokbench.derive.codes import DISTURBING, Code
 from tokbench.derive.disturbances import find_disturbances
+from tokbench.derive.energy.rows import CellEnergy
 from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
-from tokbench.derive.repetitions import by_process
+from tokbench.derive.repetitions import ByWorker, by_process
 from tokbench.derive.stopping import STEERED_BY, Stopped, find_stop
 from tokbench.derive.validity import Validity, judge_cell
 from tokbench.record.depth import name_with_layers
@@ -65,6 +66,7 @@ class CellResult:
     undisturbed: Undisturbed
     stopped: Stopped | None
     """None for a cell without a repetition."""
+    energy: CellEnergy
     record: CellRecord
 
 
@@ -84,7 +86,8 @@ def evaluate(run: Run, name: str) -> Results:
 
 def _evaluate_cell(run: Run, cell: CellRecord, name: str) -> CellResult:
     status, reason = status_of(cell)
-    values = _compute(run, cell)
+    context = CellContext(cell, run)
+    values = _compute(context)
     blocks = {item: by_process(cell, found) for item, found in values.items() if not isinstance(found, Missing)}
     metrics = {item: _estimate(item, found, blocks, reason) for item, found in values.items()}
     return CellResult(
@@ -101,17 +104,18 @@ def _evaluate_cell(run: Run, cell: CellRecord, name: str) -> CellResult:
         blocks=blocks,
         undisturbed=_leave_out_disturbed(run, cell, values),
         stopped=find_stop(run, cell, blocks.get(STEERED_BY, ())) if status == "ok" else None,
+        energy=context.energy,
         record=cell,
     )
 
 
-def _compute(run: Run, cell: CellRecord) -> dict[str, tuple[float, ...] | Missing]:
+def _compute(context: CellContext) -> dict[str, tuple[float, ...] | Missing]:
     """Every metric of a cell: its values, or why it has none."""
-    context = CellContext(cell, run)
     found: dict[str, tuple[float, ...] | Missing] = {}
     for item in catalog().values():
         try:
-            found[item.name] = tuple(item.compute(context))
+            values = item.compute(context)
+            found[item.name] = values if isinstance(values, ByWorker) else tuple(values)
         except UndefinedError as undefined:
             found[item.name] = Missing(str(undefined))
     return found
@@ -137,9 +141,9 @@ def _leave_out_disturbed(run: Run, cell: CellRecord, values: Mapping[str, tuple[
     kept = dataclasses.replace(cell, trials=[t for t in cell.trials if t.started.trial_id not in disturbed])
     before, after = len(cell.good_trials()), len(kept.good_trials())
     metrics: dict[str, Estimate | Missing] = {}
-    for name, again in _compute(run, kept).items():
+    for name, again in _compute(CellContext(kept, run)).items():
         had = values[name]
-        if catalog()[name].is_exact or isinstance(had, Missing) or len(had) != before:
+        if catalog()[name].is_exact or isinstance(had, Missing | ByWorker) or len(had) != before:
             continue
         if after == 0:
             metrics[name] = Missing("something disturbed every repetition")

@@ -46,6 +46,10 @@ REMEDIES: Final[Mapping[Code, str]] = {
     "differences between the groups with care.",
     Code.CLOCK_ERROR: "Ask for more output tokens or a longer prompt, so that each window is long beside the clock "
     "error, and run again.",
+    Code.SOURCES_DISAGREE: "Take neither for exact: see both in the Energy section, ask for a longer energy.window, "
+    "and look whether the meter's driver is known to count wrong.",
+    Code.ENERGY_BOUND: "Ask for longer windows (--set energy.window=10s); the Energy section says what made the bound "
+    "wide.",
     Code.RANDOM_WEIGHTS: "Nothing for speed and memory of a dense model; for routed experts, for speculation and for "
     "text take pretrained weights (model.weights: pretrained).",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokbench.record import timings
 from tokbench.record.observations import RequestTrace, StepTrace, WindowKind
@@ -12,6 +12,20 @@ from tokbench.record.run import CellRecord, Trial
 
 class UndefinedError(Exception):
     """A quantity that has no value for a cell; the message is the reason that a reader sees."""
+
+
+class ByWorker(tuple[float, ...]):
+    """Values of trials that are no repetitions, each with the worker process that its trial ran in."""
+
+    workers: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, float]]) -> ByWorker:
+        """The values of (worker id, value) in their order."""
+        listed = list(pairs)
+        made = cls(value for _, value in listed)
+        made.workers = tuple(worker for worker, _ in listed)
+        return made
 
 
 def finished_trials(cell: CellRecord) -> list[Trial]:
@@ -116,10 +130,10 @@ def by_process(cell: CellRecord, values: Sequence[float]) -> tuple[tuple[float, 
     A metric that gives one value for the whole cell (a size, a ceiling, a percentile over all repetitions) has one
     block: which process it came from is not a question for it.
     """
-    trials = cell.good_trials()
-    if len(values) != len(trials):
+    workers = values.workers if isinstance(values, ByWorker) else [t.started.worker_id for t in cell.good_trials()]
+    if len(values) != len(workers):
         return (tuple(values),)
     blocks: dict[str, list[float]] = {}
-    for trial, value in zip(trials, values, strict=True):
-        blocks.setdefault(trial.started.worker_id, []).append(value)
+    for worker, value in zip(workers, values, strict=True):
+        blocks.setdefault(worker, []).append(value)
     return tuple(tuple(block) for block in blocks.values())

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from tokbench.derive.bounds.found import Bounds, CellBound, Choice, DepthFloor, RepeatRow, StepFit
+from tokbench.derive.energy.listing import list_energy
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.published import Comparison, NoComparison
@@ -154,6 +155,7 @@ def _cell(cell: CellResult, bounds: Bounds) -> JsonObject:
         "without_disturbed": _without_disturbed(cell),
         "stopped_by": None if cell.stopped is None else _plain(dataclasses.asdict(cell.stopped)),
         "tables": _tables(cell),
+        "energy": _plain(list_energy(cell.energy)),
         "bound": _missing("no decode step of a static batch was measured") if bound is None else _bound(bound),
         "repeats": [_repeat(row) for row in bounds.repeats if row.cell.cell_id == cell.cell_id],
     }

@@ -187,6 +187,14 @@ def _clock_errors(trial: Trial) -> list[tuple[float | None, float]]:
     return [*steps, *requests]
 
 
+def _sources_disagree(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return CellContext(cell, run).energy.has_disagreement
+
+
+def _energy_bound(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return CellContext(cell, run).energy.has_wide_bound
+
+
 _TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = {
     Code.TOO_FEW_REPETITIONS: _too_few,
     Code.SHARED_PROCESS: _shared_process,
@@ -208,5 +216,7 @@ _TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = 
     Code.RECOMPILED: _recompiled,
     Code.NOT_INTERLEAVED: _not_interleaved,
     Code.CLOCK_ERROR: _clock_error,
+    Code.SOURCES_DISAGREE: _sources_disagree,
+    Code.ENERGY_BOUND: _energy_bound,
     Code.RANDOM_WEIGHTS: _random_weights,
 }

@@ -59,6 +59,19 @@ class RunTrial(Frozen):
     seed: int
 
 
+class RunEnergy(Frozen):
+    """Windows of the prepared cell that are long enough for the meters: idle, prefill, decode.
+
+    A request engine has the idle one alone: its repetitions are steady work by themselves.
+    """
+
+    command: Literal["energy"] = "energy"
+    trial_id: str
+    idle_s: float
+    window_s: float
+    """How long each window of work lasts at least."""
+
+
 class MeasureCeilings(Frozen):
     """Measure what the device can read and multiply."""
 
@@ -75,7 +88,8 @@ class CloseGroup(Frozen):
 
 
 Command = Annotated[
-    OpenGroup | PrepareCell | WarmUp | RunTrial | MeasureCeilings | CloseGroup, Field(discriminator="command")
+    OpenGroup | PrepareCell | WarmUp | RunTrial | RunEnergy | MeasureCeilings | CloseGroup,
+    Field(discriminator="command"),
 ]
 COMMAND_ADAPTER: TypeAdapter[Command] = TypeAdapter(Command)
 

@@ -205,7 +205,13 @@ def _card_name(nvml: NvmlModule, index: int) -> CardName:
 
 
 def _handle_by_uuid(nvml: NvmlModule, uuid: str) -> Any:
-    return nvml.nvmlDeviceGetHandleByUUID(uuid)
+    """By the older function, which the newer one is to replace: neither is in every binding and driver."""
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(uuid)
+    except nvml.NVMLError as error:
+        if not type(error).__name__.endswith("FunctionNotFound"):
+            raise
+    return nvml.nvmlDeviceGetHandleByUUIDV(uuid, nvml.NVML_UUID_TYPE_ASCII)
 
 
 def watts(milliwatts: int | None) -> float | None:

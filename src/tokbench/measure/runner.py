@@ -13,6 +13,7 @@ from typing import Literal
 
 from tokbench.measure.blocks import choose_sentinel, costs, renewal
 from tokbench.measure.crew import Crew, OpenWorker
+from tokbench.measure.energy_trial import EnergySource
 from tokbench.measure.ledger import Account, Ledger
 from tokbench.measure.order import Draw, Turn, coarse_passes, random_pass
 from tokbench.measure.plan import Plan, PlannedCell
@@ -69,12 +70,13 @@ class Runner:
         needed = sum(self._ledger.missing(account) * (account.visit_s or usual) for account in accounts)
         return min(self._budget.left_s(), needed)
 
-    def run(self, earlier: Run | None = None) -> Outcome:
-        """Measure everything that is missing.
+    def run(self, earlier: Run | None = None, energy: EnergySource | None = None) -> Outcome:
+        """Measure everything that is missing; energy too where there are meters.
 
         Raises:
             RecordError: the record cannot be written. PlugError: no group could be opened at all.
         """
+        self._visitor.energy = energy
         self._announce(earlier)
         try:
             reason = self._blocks()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 
 from tokbench.measure.budget import Budget
 from tokbench.measure.crew import Crew, GroupLostError
+from tokbench.measure.energy_trial import EnergySource, window_lengths
 from tokbench.measure.ledger import Account, Ledger, rate_of
-from tokbench.measure.messages import Failed, PrepareCell, RunTrial, WarmUp
+from tokbench.measure.messages import Failed, PrepareCell, RunEnergy, RunTrial, WarmUp
 from tokbench.measure.order import Turn
 from tokbench.measure.plan import Plan, PlannedCell
 from tokbench.measure.progress import Progress
@@ -65,15 +68,21 @@ class Visitor:
         self._sentinels = 0
         self.is_sentinel_lost = False
         """Whether a sentinel failed: the run goes on without one."""
+        self.energy: EnergySource | None = None
+        """The meters; None where none are read."""
+        self._energy_trials = 0
+        self._without_energy: set[str] = set()
+        """Cells whose energy trial failed: they have no further one."""
         self.failed = 0
         self.lost: set[str] = set()
 
     def take_over(self, earlier: Run) -> None:
         """Go on where an earlier part of the run ended."""
         cells = earlier.cells.values()
-        trials = [trial.started for cell in cells for trial in (*cell.trials, *cell.sentinel_trials)]
+        trials = [trial.started for cell in cells for trial in cell.all_trials()]
         self._order = max((started.order + 1 for started in trials), default=0)
         self._sentinels = sum(started.purpose == "sentinel" for started in trials)
+        self._energy_trials = sum(started.purpose == "energy" for started in trials)
         self._checked_groups = {cell.planned.group for cell in cells if cell.identity}
         self._repeated_cells = {cell.cell_id for cell in cells if cell.repeats}
 
@@ -101,6 +110,7 @@ class Visitor:
             if done == 1:
                 once_s = time.monotonic() - prepared
                 account.once_s = once_s if account.once_s is None else min(once_s, account.once_s)
+        self._measure_energy(dataclasses.replace(attempt, purpose="energy"))
         account.visit_s = time.monotonic() - begun - (self._crew.cold_s - cold_before)
 
     def watch(self, turn: Turn, block: int) -> None:
@@ -146,11 +156,12 @@ class Visitor:
 
     def _write_start(self, turn: Turn, block: int, worker_id: str, purpose: Purpose) -> str:
         trial_id = f"{turn.cell_id}-{self._order}"
+        numbers = {"sentinel": self._sentinels, "energy": self._energy_trials}
         self._writer.append(
             TrialStarted(
                 trial_id=trial_id,
                 cell_id=turn.cell_id,
-                repetition=self._sentinels if purpose == "sentinel" else self._account(turn.planned).repetitions,
+                repetition=numbers.get(purpose, self._account(turn.planned).repetitions),
                 block=block,
                 order=self._order,
                 worker_id=worker_id,
@@ -160,6 +171,7 @@ class Visitor:
         )
         self._order += 1
         self._sentinels += purpose == "sentinel"
+        self._energy_trials += purpose == "energy"
         return trial_id
 
     def _trial(self, attempt: Attempt, *, with_warmup: bool) -> bool:
@@ -176,7 +188,9 @@ class Visitor:
         events: list[Event] = []
         keep_tokens = is_counted and account.repetitions == 0
         command = RunTrial(trial_id=trial_id, keep_tokens=keep_tokens, seed=self._spec.seed)
-        answer = self._crew.ask(attempt.worker, command, self.budget.trial_limit_s(), events)
+        is_window = attempt.planned.cell.spec.load.kind != "static_batch"
+        with self._close_looks() if is_window else contextlib.nullcontext():
+            answer = self._crew.ask(attempt.worker, command, self.budget.trial_limit_s(), events)
         if isinstance(answer, Failed):
             self._lose(attempt, answer, trial_id)
             return False
@@ -190,11 +204,45 @@ class Visitor:
             self._progress.end_trial(attempt.planned, rate, account.repetitions)
         return True
 
+    def _measure_energy(self, attempt: Attempt) -> None:
+        """Windows that are long enough for the meters, where any can be read; a failure costs these alone."""
+        if self.energy is None or not self.energy.has_meters() or attempt.turn.cell_id in self._without_energy:
+            return
+        lengths = window_lengths(self._spec.energy, self.energy.period_s(), is_gpu=self._is_gpu)
+        needed_s, left_s = lengths.total_s(self._account(attempt.planned).trial_s), self.budget.left_s()
+        trial_id = self._start_trial(attempt)
+        if left_s < needed_s:
+            self._leave_out(attempt, trial_id, f"it needs {needed_s:.0f} s, and {left_s:.0f} s of the budget are left")
+            return
+        command = RunEnergy(trial_id=trial_id, idle_s=lengths.idle_s, window_s=lengths.window_s)
+        with self._close_looks():
+            answer = self._crew.ask(attempt.worker, command, self.budget.trial_limit_s())
+        if isinstance(answer, Failed):
+            self._lose(attempt, answer, trial_id)
+            return
+        self._writer.append(TrialFinished(trial_id=trial_id, at_ns=time.monotonic_ns()))
+        self._writer.sync()
+
+    @contextlib.contextmanager
+    def _close_looks(self) -> Iterator[None]:
+        """The sampler looks closely at the counters meanwhile."""
+        if self.energy is None:
+            yield
+            return
+        self.energy.begin_energy()
+        try:
+            yield
+        finally:
+            self.energy.end_energy()
+
+    @property
+    def _is_gpu(self) -> bool:
+        return self._plan.device.kind in ("cuda", "rocm")
+
     def _warm_up(self, trial_id: str) -> WarmUp:
-        is_gpu = self._plan.device.kind in ("cuda", "rocm")
         return WarmUp(
             trial_id=trial_id,
-            tolerance=GPU_TOLERANCE if is_gpu else CPU_TOLERANCE,
+            tolerance=GPU_TOLERANCE if self._is_gpu else CPU_TOLERANCE,
             cap_s=self._spec.stop.warmup_cap,
         )
 
@@ -203,6 +251,8 @@ class Visitor:
         self._fail(attempt.planned, failure, trial_id)
         if attempt.purpose == "sentinel":
             self.is_sentinel_lost = True
+        elif attempt.purpose == "energy":
+            self._without_energy.add(attempt.turn.cell_id)
         elif self._ledger.fail(attempt.turn.cell_id, failure.cause) or failure.is_refusal:
             self.close(attempt.planned, failure.cause, failure.text)
         self._writer.sync()
@@ -218,8 +268,15 @@ class Visitor:
         self._writer.sync()
         self._progress.note(f"{lost.failure.cause}: {lost.failure.text}")
 
+    def _leave_out(self, attempt: Attempt, trial_id: str, reason: str) -> None:
+        """A trial that does not take place, and why: what it would have given is missing with that reason."""
+        self._write_failure(attempt.planned, Failed(cause="skipped", text=reason), trial_id)
+
     def _fail(self, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
         self.failed += 1
+        self._write_failure(planned, failure, trial_id)
+
+    def _write_failure(self, planned: PlannedCell, failure: Failed, trial_id: str) -> None:
         self._writer.append(
             TrialFailed(
                 trial_id=trial_id,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from tokbench.errors import TrialError
-from tokbench.measure import experiments, load
+from tokbench.measure import energy_windows, experiments, load
 from tokbench.measure.engines import (
     CellWork,
     EngineRequest,
@@ -42,6 +42,7 @@ from tokbench.measure.messages import (
     OpenGroup,
     PrepareCell,
     Reply,
+    RunEnergy,
     RunTrial,
     Said,
     WarmUp,
@@ -106,6 +107,8 @@ class WorkerSession:
                 yield from self._warm_up(command)
             case RunTrial():
                 yield from self._trial(command)
+            case RunEnergy():
+                yield from self._energy(command)
             case MeasureCeilings():
                 yield from self._ceilings(command)
             case CloseGroup():
@@ -119,7 +122,7 @@ class WorkerSession:
 
     def _memory_at_failure(self, command: Command) -> Iterator[Said]:
         """How far memory had been filled when it ran out: what the engine let go of since is not in a peak."""
-        trial_id = command.trial_id if isinstance(command, WarmUp | RunTrial) else None
+        trial_id = command.trial_id if isinstance(command, WarmUp | RunTrial | RunEnergy) else None
         readings: list[MemoryNow] = []
         with contextlib.suppress(TrialError, RuntimeError):  # a device that is lost tells no more
             if self._is_step_engine:
@@ -299,6 +302,12 @@ class WorkerSession:
             arrivals_ns = load.poisson_arrivals_ns(spec.load, seed)
             requests = self._requests(engine, spec, len(arrivals_ns), trial_id, seed)
             yield from load.run_arrivals(engine, arrivals_ns, requests, trial_id)
+
+    def _energy(self, command: RunEnergy) -> Iterator[Event]:
+        if self._is_step_engine:
+            return energy_windows.run_static_batch(self._step_engine(), self._prepared_work(), command)
+        engine, _ = self._request_engine()
+        return energy_windows.run_idle(engine, engine.now, command)
 
     def _ceilings(self, command: MeasureCeilings) -> Iterator[Event]:
         from tokbench.measure.ceilings import measure_ceilings  # torch: only where an engine is

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tokbench.record.yaml_tree import Place, Plain, Tree, dotted
 
-RUN_KEYS = ("name", "stop", "budget", "energy", "compare", "seed")
+RUN_KEYS = ("name", "stop", "budget", "energy", "compare", "cost", "seed")
 """Keys that hold for the whole run: their values are never axes."""
 NATIVE_LISTS: tuple[Place, ...] = (("compare", "published"), ("energy", "meters"), ("device",))
 TEXTS: tuple[Place, ...] = (("workload", "text"), ("workload", "path"), ("model", "source"))

@@ -6,8 +6,9 @@ from typing import Literal
 
 from tokbench.record.facts import Frozen
 
-Purpose = Literal["measure", "sentinel"]
-"""What a trial is for: a repetition of its cell, or a look at whether the machine is still the same."""
+Purpose = Literal["measure", "sentinel", "energy"]
+"""What a trial is for: a repetition of its cell, a look at whether the machine is still the same, or windows that are
+long enough for the meters."""
 
 
 class BlockStarted(Frozen):

@@ -12,15 +12,17 @@ from pydantic import Field, TypeAdapter
 from tokbench.record.blocks import BlockStarted as BlockStarted  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.blocks import Purpose
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen, HostFacts, ModelFacts
+from tokbench.record.readings import CounterPeriod as CounterPeriod  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import EnergyReading as EnergyReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import LoadSample as LoadSample  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import MemoryReading as MemoryReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import MeterAbsent as MeterAbsent  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.readings import MeterOpened as MeterOpened  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import PowerReading as PowerReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.spec import StopSpec
 
 SCHEMA_VERSION = 1
-WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment"]
+WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment", "energy_prefill", "energy_decode"]
 StampedBy = Literal["host", "device_event", "kernel_rx", "script"]
 FailureCause = Literal["oom", "timeout", "killed", "crashed", "engine", "skipped"]
 
@@ -309,6 +311,8 @@ Event = Annotated[
     | EnergyReading
     | PowerReading
     | MeterAbsent
+    | MeterOpened
+    | CounterPeriod
     | LoadSample
     | MemoryReading
     | OutputTokens

@@ -20,6 +20,41 @@ class EnergyReading(Frozen):
     joules: float
     read_s: float | None = None
     """How long the reading took: the stamp lies in its middle."""
+    unchanged_at_ns: int | None = None
+    """The last reading that still showed the value before: the counter moved after it and not after `at_ns`. None for a
+    reading that shows no change, and where the one before lies too far back to say anything."""
+    range_j: float | None = None
+    """Where the counter begins again at zero; None where it is not known to."""
+
+
+class CounterPeriod(Frozen):
+    """How often a cumulative counter moved, as observed until then."""
+
+    event: Literal["counter_period"] = "counter_period"
+    meter: str
+    domain: str
+    period_s: float
+    changes: int
+    """Changes that it was taken from."""
+    at_ns: int
+
+
+class MeterOpened(Frozen):
+    """A domain of a meter that can be read, and what it covers."""
+
+    event: Literal["meter_opened"] = "meter_opened"
+    meter: str
+    domain: str
+    scope: Literal["board", "module", "package", "dram", "node", "wall", "script"]
+    source: str
+    """Which counter or sensor: `nvml_total_energy`."""
+    at_ns: int
+    device_uuid: str | None = None
+    power_limit_w: float | None = None
+    """As enforced; read, never set."""
+    is_estimated: bool = False
+    """Whether the vendor computes it from a model instead of sensing it."""
+    note: str | None = None
 
 
 class PowerReading(Frozen):
@@ -30,6 +65,8 @@ class PowerReading(Frozen):
     domain: str
     at_ns: int
     watts: float
+    kind: Literal["instant", "average"] | None = None
+    """Of one moment, or over the sensor's own time; None where the source does not say."""
 
 
 class MeterAbsent(Frozen):

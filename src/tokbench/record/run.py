@@ -9,6 +9,8 @@ from typing import TypeAlias, TypeVar
 from pydantic import ValidationError
 
 from tokbench.errors import RecordError
+from tokbench.record.blocks import Purpose
+from tokbench.record.cost import CostSpec
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts
 from tokbench.record.observations import (
     BlockStarted,
@@ -16,6 +18,7 @@ from tokbench.record.observations import (
     CellPrepared,
     CellSkipped,
     ClockAnchor,
+    CounterPeriod,
     EnergyReading,
     Event,
     ExperimentPoint,
@@ -25,6 +28,7 @@ from tokbench.record.observations import (
     LoadSample,
     MemoryReading,
     MeterAbsent,
+    MeterOpened,
     OutputTokens,
     PowerReading,
     RepeatabilityChecked,
@@ -89,9 +93,11 @@ class CellRecord:
     prepared: list[CellPrepared] = dataclasses.field(default_factory=list)
     skipped: CellSkipped | None = None
     trials: list[Trial] = dataclasses.field(default_factory=list)
-    """Repetitions; what was run as a sentinel stands apart."""
+    """Repetitions; sentinels and energy trials stand apart."""
     sentinel_trials: list[Trial] = dataclasses.field(default_factory=list)
     """What was run to see drift: no repetition, and in no metric."""
+    energy_trials: list[Trial] = dataclasses.field(default_factory=list)
+    """Windows held long enough for the meters: no repetition. One that failed says why there is no energy."""
     identity: list[IdentityChecked] = dataclasses.field(default_factory=list)
     repeats: list[RepeatabilityChecked] = dataclasses.field(default_factory=list)
     memory: list[MemoryReading] = dataclasses.field(default_factory=list)
@@ -102,6 +108,10 @@ class CellRecord:
     def cell_id(self) -> str:
         """The identity of the cell."""
         return self.planned.cell_id
+
+    def all_trials(self) -> list[Trial]:
+        """Whatever they were for, each kind in order."""
+        return [*self.trials, *self.sentinel_trials, *self.energy_trials]
 
     def good_trials(self) -> list[Trial]:
         """Trials that came to their end."""
@@ -131,10 +141,15 @@ class Run:
     energy: list[EnergyReading] = dataclasses.field(default_factory=list)
     power: list[PowerReading] = dataclasses.field(default_factory=list)
     absent_meters: list[MeterAbsent] = dataclasses.field(default_factory=list)
+    meters: list[MeterOpened] = dataclasses.field(default_factory=list)
+    periods: list[CounterPeriod] = dataclasses.field(default_factory=list)
+    """In order: a counter's last one before a moment holds at that moment."""
     load_samples: list[LoadSample] = dataclasses.field(default_factory=list)
     blocks: list[BlockStarted] = dataclasses.field(default_factory=list)
     """In order; empty in records from before they were kept."""
     ended: RunEnded | None = None
+    prices: CostSpec | None = None
+    """Prices that whoever reads the run puts in place of the config's; no part of the record."""
     _trials: dict[str, Trial] = dataclasses.field(default_factory=dict)
     _models: dict[str, ModelFacts] = dataclasses.field(default_factory=dict)
     _engines: dict[str, EngineFacts] = dataclasses.field(default_factory=dict)
@@ -162,12 +177,8 @@ def _place(run: Run, event: Event) -> None:
             run.ended = event
         case FactsRead():
             _place_facts(run, event)
-        case EnergyReading():
-            run.energy.append(event)
-        case PowerReading():
-            run.power.append(event)
-        case MeterAbsent():
-            run.absent_meters.append(event)
+        case EnergyReading() | PowerReading() | MeterAbsent() | MeterOpened() | CounterPeriod():
+            _place_reading(run, event)
         case LoadSample():
             run.load_samples.append(event)
         case ClockAnchor():
@@ -182,6 +193,23 @@ def _place(run: Run, event: Event) -> None:
             pass
         case _:
             _place_in_trial(run, event)
+
+
+_OfMeter: TypeAlias = EnergyReading | PowerReading | MeterAbsent | MeterOpened | CounterPeriod
+
+
+def _place_reading(run: Run, event: _OfMeter) -> None:
+    match event:
+        case EnergyReading():
+            run.energy.append(event)
+        case PowerReading():
+            run.power.append(event)
+        case MeterAbsent():
+            run.absent_meters.append(event)
+        case MeterOpened():
+            run.meters.append(event)
+        case CounterPeriod():
+            run.periods.append(event)
 
 
 def _place_facts(run: Run, event: FactsRead) -> None:
@@ -240,7 +268,7 @@ def _place_in_trial(run: Run, event: Event) -> None:
         trial = Trial(event, run.device)
         run._trials[event.trial_id] = trial
         cell = _known(run.cells, event.cell_id, "cell")
-        (cell.sentinel_trials if event.purpose == "sentinel" else cell.trials).append(trial)
+        _trials_for(cell, event.purpose).append(trial)
         return
     trial_id = getattr(event, "trial_id", None)
     trial = _known(run._trials, str(trial_id), "trial")
@@ -267,6 +295,16 @@ def _place_in_trial(run: Run, event: Event) -> None:
             trial.finished = event
         case TrialFailed():
             trial.failed = event
+
+
+def _trials_for(cell: CellRecord, purpose: Purpose) -> list[Trial]:
+    match purpose:
+        case "measure":
+            return cell.trials
+        case "sentinel":
+            return cell.sentinel_trials
+        case "energy":
+            return cell.energy_trials
 
 
 V = TypeVar("V")

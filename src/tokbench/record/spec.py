@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tokbench.record.cost import CostSpec
+
 _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|sec|min|m|h)?\s*")
 _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, None: 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
@@ -210,10 +212,22 @@ class BudgetSpec(SpecPart):
     """The same for loading weights and compiling."""
 
 
-class EnergySpec(SpecPart):
-    """Which meters are read."""
+class SysfsSpec(SpecPart):
+    """Where the kernel's files of a meter stand, for a mounted copy or a test."""
 
-    meters: Annotated[tuple[str, ...], Field(strict=False)]
+    root: str | None = None
+    """A folder; None is where the kernel puts them."""
+
+
+class EnergySpec(SpecPart):
+    """Which meters are read, and for how long."""
+
+    meters: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """None: every one that can be read here, as with `auto`; one that is named and cannot be read ends the run."""
+    window: Duration | None = None
+    """At least so much work beneath a meter; None: long enough for a quantisation bound of 1 %."""
+    rapl: SysfsSpec = SysfsSpec()
+    hwmon: SysfsSpec = SysfsSpec()
 
 
 class SpeculationSpec(SpecPart):
@@ -264,4 +278,5 @@ class RunSpec(SpecPart):
     budget: BudgetSpec = BudgetSpec()
     energy: Literal["auto", "off"] | EnergySpec = "auto"
     compare: CompareSpec = CompareSpec()
+    cost: CostSpec | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1

@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 
+from tokbench.derive.energy.rows import CellEnergy, find_energy
 from tokbench.derive.repetitions import UndefinedError
 from tokbench.record.run import CellRecord, Run
 from tokbench.units import Better, Unit, check_suffix
@@ -23,12 +24,17 @@ METRICS_VERSION = 3
 """Raised whenever a formula changes; see CHANGELOG, Numbers that change meaning."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class CellContext:
     """What a metric may look at: the cell and the run around it."""
 
     cell: CellRecord
     run: Run
+
+    @functools.cached_property
+    def energy(self) -> CellEnergy:
+        """What the meters say of the cell: read once for all metrics."""
+        return find_energy(self.run, self.cell)
 
 
 Values = Sequence[float]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tokbench.derive import wording
 from tokbench.derive.disturbances import Timeline, foreign_cpu_share, sees_only_its_cores
+from tokbench.derive.energy.rows import why_no_meter
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.remedy import advise_on
@@ -54,21 +55,20 @@ def _absence(material: Material) -> tuple[Block, ...]:
 
 
 def _energy(material: Material) -> list[str]:
-    texts = []
-    for item in material.results:
-        run = item.run
-        meters = [
-            f"{'' if meter.meter == 'all' else f'{meter.meter}: '}{meter.reason}"
-            + (f" ({meter.remedy})" if meter.remedy else "")
-            for meter in run.absent_meters
-        ]
-        readings = len(run.energy) + len(run.power)
-        if readings:
-            why = f"{readings:,} readings are in the record, but this version derives no energy metric from them"
-        else:
-            why = "; ".join(dict.fromkeys(meters)) or "no meter was read in this run"
-        texts.append(f"Energy, {item.name}: not measured, because {why}.")
-    return texts
+    """Runs of which no cell has a joule; for one of several cells the Energy section says it."""
+    return [
+        f"Energy, {item.name}: not measured, because {_why_no_energy(item)}."
+        for item in material.results
+        if not any(cell.energy.headline for cell in item.cells)
+    ]
+
+
+def _why_no_energy(results: Results) -> str:
+    """Why nothing was metered: what the measured cells say, or the meters where nothing was measured."""
+    reasons = dict.fromkeys(
+        cell.energy.missing for cell in results.cells if cell.status == "ok" and cell.energy.missing
+    )
+    return "; ".join(reason.rstrip(".") for reason in reasons if reason) or why_no_meter(results.run).rstrip(".")
 
 
 def _lost_cells(material: Material) -> list[str]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from tokbench.derive import wording
 from tokbench.derive.report.bound_section import bound_sections
 from tokbench.derive.report.conditions_section import conditions_sections
+from tokbench.derive.report.cost_section import cost_sections
 from tokbench.derive.report.document import Document
+from tokbench.derive.report.energy_section import energy_sections
 from tokbench.derive.report.limits_section import limits_sections
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.method_section import method_sections
@@ -26,6 +28,8 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             *vendors_sections(material),
             *time_sections(material),
             *bound_sections(material),
+            *energy_sections(material),
+            *cost_sections(material),
             *statistics_sections(material),
             *method_sections(material),
             *conditions_sections(material),

@@ -15,6 +15,7 @@ from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.headline import lines_of
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.report.bound_figures import draw_bounds
+from tokbench.derive.report.energy_figures import draw_energy
 from tokbench.derive.report.figures import draw_figures
 from tokbench.derive.report.html import render_html
 from tokbench.derive.report.markdown import render_markdown
@@ -79,7 +80,7 @@ def write_report(
     standing = take_standing(results, figures, vendors)
     cells = [cell for item in results for cell in item.cells]
     bounds = tuple(find_bounds(item) for item in results)
-    drawn = (*draw_figures(cells, standing), *draw_bounds(bounds)) if with_figures else ()
+    drawn = (*draw_figures(cells, standing), *draw_bounds(bounds), *draw_energy(cells)) if with_figures else ()
     lines = lines_of(results, standing, vendors)
     shown = tuple(item.figure for item in drawn)
     material = Material(tuple(results), standing, tuple(vendors), lines, shown, bounds)

@@ -4,7 +4,8 @@ Modes: `default` is a step engine, `requests` a request engine. Options (engine.
 `step_s`, `step_s_per_row`, `jitter` (share of a step, drawn from the seed), `process_offset` (largest share by which
 all times of one process are off, drawn from its id), `weight_bytes`, `kv_bytes_per_token`,
 `fail_at_rows`, `fail` (oom | engine | segfault | kill | hang) and `fail_in` (prepare | prefill): from that static batch
-on, preparing or prefilling fails in that way; `repeats` (default true): whether doing the same twice gives the same.
+on, preparing or prefilling fails in that way; `repeats` (default true): whether doing the same twice gives the same;
+`paced` (default false): the scripted clock goes with this machine's, and the work takes as long as it says.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class FakeScript(Frozen):
     fail: Literal["oom", "engine", "segfault", "kill", "hang"] = "engine"
     fail_in: Literal["prepare", "prefill"] = "prefill"
     repeats: bool = True
+    paced: bool = False
 
 
 def open_engine(request: EngineRequest) -> FakeStepEngine | FakeRequestEngine:
@@ -89,13 +91,26 @@ class _Scripted:
         self._request = request
         self.script = script
         self._random = random.Random(request.seed)
-        self._now_ns = 1_000_000_000
+        self._now_ns = time.monotonic_ns() if script.paced else 1_000_000_000
         self._pace = 1 + script.process_offset * random.Random(os.getpid()).uniform(-1, 1)
 
     def _advance(self, seconds: float) -> int:
         jitter = 1 + self.script.jitter * self._random.uniform(-1, 1) if self.script.jitter else 1.0
-        self._now_ns += round(seconds * jitter * self._pace * 1e9)
+        self._pass(seconds * jitter * self._pace)
         return self._now_ns
+
+    def _clock_ns(self) -> int:
+        return time.monotonic_ns() if self.script.paced else self._now_ns
+
+    def _pass(self, seconds: float) -> None:
+        self._now_ns = self._clock_ns() + round(seconds * 1e9)
+        if self.script.paced:
+            time.sleep(max(0, self._now_ns - time.monotonic_ns()) * 1e-9)
+            self._now_ns = time.monotonic_ns()
+
+    def idle(self, seconds: float) -> None:
+        """Let the clock go on without work."""
+        self._pass(seconds)
 
     @property
     def facts(self) -> EngineFacts:
@@ -198,7 +213,7 @@ class FakeStepEngine(_Scripted):
 
     def sync(self) -> int:
         """The scripted clock now."""
-        return self._now_ns
+        return self._clock_ns()
 
     def anchors(self) -> list[Anchor]:
         """One clock."""
@@ -249,7 +264,7 @@ class FakeRequestEngine(_Scripted):
 
     def now(self) -> int:
         """The scripted clock now."""
-        return self._now_ns
+        return self._clock_ns()
 
     def submit(self, request: Request) -> None:
         """Queue a request."""
@@ -258,7 +273,7 @@ class FakeRequestEngine(_Scripted):
     def poll(self, deadline_ns: int) -> list[Chunk]:
         """One scripted step: prefill what waits, then one token for every request in flight."""
         if not self._prefilling and not self._waiting:
-            self._now_ns = max(self._now_ns, deadline_ns)
+            self._pass(max(0, deadline_ns - self._clock_ns()) * 1e-9)
             return []
         chunks = []
         for request in self._prefilling:

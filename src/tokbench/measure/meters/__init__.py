@@ -10,7 +10,8 @@ from typing import Protocol, cast
 
 from tokbench.errors import PlugError
 from tokbench.record.facts import DeviceFacts
-from tokbench.record.observations import EnergyReading, PowerReading
+from tokbench.record.observations import EnergyReading, MeterOpened, PowerReading
+from tokbench.record.spec import EnergySpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +34,11 @@ class MeterDescription:
     kind: str
     what: str
     scope: str
-    """board | package | dram | node | wall | script"""
+    """board | module | package | dram | node | wall | script: of most of its domains; `opened` tells each one's."""
+    auto_for: tuple[str, ...] = ()
+    """Kinds of device beside which `energy: auto` reads it; where there is none, a config has to name it."""
+    is_of_card: bool = False
+    """Whether each card of a split model needs one of its own."""
 
 
 class Meter(Protocol):
@@ -42,11 +47,20 @@ class Meter(Protocol):
     def availability(self) -> Available | Unavailable:
         """Whether it can be read here."""
 
+    def opened(self) -> list[MeterOpened]:
+        """Each domain that is read: its scope, its source, what a reader must know. May watch a counter for 2 s first.
+
+        Raises:
+            OSError, PlugError: as `read`.
+        """
+
     def domains(self) -> tuple[str, ...]:
         """What it tells apart: cards, packages."""
 
     def read(self) -> list[EnergyReading | PowerReading]:
         """One reading of every domain, stamped on the monotonic clock. Never 0 for what was not read.
+
+        A counter that wraps says at how many joules; one that gave no value is left out.
 
         Raises:
             OSError, PlugError: the source answers no longer; the run goes on without it.
@@ -61,8 +75,11 @@ class MeterPlug(Protocol):
 
     DESCRIPTION: MeterDescription
 
-    def open_meter(self, device: DeviceFacts | None) -> Meter:
-        """Open the source for a device; what it lacks is told by `availability`, not raised."""
+    def open_meter(self, device: DeviceFacts | None, spec: EnergySpec | None = None) -> Meter:
+        """Open the source for a device, or for all that it finds where none is given.
+
+        What it lacks is told by `availability`, not raised.
+        """
 
 
 def names() -> list[str]:

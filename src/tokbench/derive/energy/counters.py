@@ -1,0 +1,146 @@
+"""A cumulative counter's readings made fit to use: unwrapped, and the moments at which it moved. Reads no work."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from tokbench.derive.repetitions import UndefinedError
+from tokbench.record.observations import CounterPeriod, EnergyReading, PowerReading
+from tokbench.record.timings import NS
+from tokbench.units import SECONDS, format_value
+
+STALE_PERIODS = 3.0
+"""A counter that stands still for longer than this many of its periods under load is no measurement. Our choice."""
+DISORDER_NS = 5_000_000_000
+"""Readings of several meters are written in order but for a moment; a search looks so much further to both sides."""
+SILENT_S = 1.5
+"""Without a reading for so long a counter is not read any more: one that stands still is recorded once a second."""
+CLOSE_FACTOR = 2.0
+"""A tick whose error is above so many times the usual one was not seen closely."""
+WRAP_SHARE = 0.5
+"""A fall by more than this share of the range is a wrap, a smaller one is a counter that went backwards."""
+
+
+class Tick(NamedTuple):
+    """One move of a counter: at `at_ns`, known to `error_s` either way, it came to show `joules`."""
+
+    at_ns: float
+    error_s: float
+    joules: float
+
+
+Reading = TypeVar("Reading", EnergyReading, PowerReading)
+
+
+def select(readings: Sequence[Reading], source: tuple[str, str], start_at_ns: float, end_at_ns: float) -> list[Reading]:
+    """The readings of one meter's domain from the one moment to the other, in the order of their stamps."""
+    first = bisect.bisect_left(readings, start_at_ns - DISORDER_NS, key=_at_ns)
+    last = bisect.bisect_right(readings, end_at_ns + DISORDER_NS, key=_at_ns)
+    found = [
+        reading
+        for reading in readings[first:last]
+        if (reading.meter, reading.domain) == source and start_at_ns <= reading.at_ns <= end_at_ns
+    ]
+    return sorted(found, key=_at_ns)
+
+
+def _at_ns(reading: EnergyReading | PowerReading) -> int:
+    return reading.at_ns
+
+
+def unwrap(readings: Sequence[EnergyReading]) -> list[float]:
+    """Joules that only rise: the range is added where the counter began again at zero.
+
+    At most one wrap lies between two readings: they are taken many times a second.
+
+    Raises:
+        UndefinedError: the counter went backwards.
+    """
+    joules, added = [reading.joules for reading in readings[:1]], 0.0
+    for before, now in itertools.pairwise(readings):
+        fall = before.joules - now.joules
+        if fall > 0:
+            if now.range_j is None or fall < WRAP_SHARE * now.range_j:
+                raise UndefinedError(f"the counter went backwards by {fall:.4g} J within the window")
+            added += now.range_j
+        joules.append(now.joules + added)
+    return joules
+
+
+def find_ticks(readings: Sequence[EnergyReading], period_s: float | None) -> list[Tick]:
+    """The moves of the counter that the readings show.
+
+    A value read at `at_ns` came up after the last poll that saw the one before, and no longer ago than one period:
+    the tick is put in the middle of that stretch, its error is half of it and half of the time that reading took.
+
+    Raises:
+        UndefinedError: the counter went backwards.
+    """
+    ticks: list[Tick] = []
+    before: float | None = None
+    for reading, joules in zip(readings, unwrap(readings), strict=True):
+        if joules == before:
+            continue
+        before = joules
+        since = [] if reading.unchanged_at_ns is None else [float(reading.unchanged_at_ns)]
+        since += [] if period_s is None else [reading.at_ns - period_s / NS]
+        if since:
+            half_ns = (reading.at_ns - max(since)) / 2
+            ticks.append(Tick(reading.at_ns - half_ns, half_ns * NS + (reading.read_s or 0.0) / 2, joules))
+    return ticks
+
+
+def choose_edges(ticks: Sequence[Tick]) -> tuple[Tick, Tick] | None:
+    """The first and the last tick; those that were seen closely where that makes the time between them surer.
+
+    A reading between two ticks says only that one lies up to a period behind it: as an edge it would be a poor one.
+    """
+    if len(ticks) < 2:
+        return None
+    typical_s = statistics.median(tick.error_s for tick in ticks)
+    close = [tick for tick in ticks if tick.error_s <= CLOSE_FACTOR * typical_s]
+    pairs = [(chosen[0], chosen[-1]) for chosen in (ticks, close) if len(chosen) > 1]
+    return min(pairs, key=lambda pair: (pair[0].error_s + pair[1].error_s) / (pair[1].at_ns - pair[0].at_ns))
+
+
+def find_period_s(
+    periods: Sequence[CounterPeriod], source: tuple[str, str], readings: Sequence[EnergyReading], end_at_ns: float
+) -> float | None:
+    """How often the counter moves: as the record says of the time up to then, else the median of the changes read."""
+    known = [item for item in periods if (item.meter, item.domain) == source]
+    earlier = [item for item in known if item.at_ns <= end_at_ns]
+    if known:
+        return (earlier[-1] if earlier else known[0]).period_s
+    changes = [now.at_ns for before, now in itertools.pairwise(readings) if now.joules != before.joules]
+    gaps = [(after - before) * NS for before, after in itertools.pairwise(changes)]
+    return statistics.median(gaps) if gaps else None
+
+
+def check_alive(readings: Sequence[EnergyReading], period_s: float | None, end_at_ns: float, *, is_lost: bool) -> None:
+    """Refuse a counter that stood still under load, or that was read no longer; `is_lost`: its meter gave up.
+
+    Raises:
+        UndefinedError: it did either.
+    """
+    if not readings or period_s is None:
+        return
+    still_s, since = 0.0, readings[0]
+    for now in readings[1:]:
+        if now.joules == since.joules:
+            still_s = max(still_s, (now.at_ns - since.at_ns) * NS)
+        else:
+            since = now
+    if still_s > STALE_PERIODS * period_s:
+        raise UndefinedError(
+            f"the counter stood still for {format_value(still_s, SECONDS)} under load; "
+            f"it moves every {format_value(period_s, SECONDS)}"
+        )
+    gaps = [(now.at_ns - before.at_ns) * NS for before, now in itertools.pairwise(readings)]
+    allowed_s = STALE_PERIODS * max(period_s, statistics.median(gaps) if gaps else 0.0)
+    silent_s = (end_at_ns - readings[-1].at_ns) * NS
+    if silent_s > (allowed_s if is_lost else max(allowed_s, SILENT_S)):
+        raise UndefinedError(f"the meter gave nothing new in the last {format_value(silent_s, SECONDS)} of the window")

@@ -9,6 +9,7 @@ rows.jsonl while it runs and engines.json, engines.md and engines.png after each
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shlex
@@ -99,6 +100,9 @@ def main() -> None:
         "commit": commit(),
     }
     start = Starter(places, say)
+    if not given.rounds:  # what was measured keeps the facts that it was measured with
+        found = json.loads((given.out / "engines.json").read_text(encoding="utf-8"))
+        facts = {name: found[name] for name in facts}
     for number in range(given.rounds):
         run_rounds(rows, [number], given.seed, path, start)
         _write(given.out, facts)

@@ -116,13 +116,18 @@ class Starter:
             command = row.command(self._places, Path(scratch))
             reading, reason = self._measure(row, command, Path(scratch))
         took_s = time.monotonic() - begun
+        if reason is not None:
+            reason = self._told([".", reason], scratch)[1].replace(os.getcwd(), ".").replace(str(Path.home()), "~")
         known = ", ".join(f"{name} {values}" for name, values in reading.values.items()) if reading else reason
         self._say(f"round {number}, {row.name}: {took_s:.0f} s, load {load[0]:.2f}: {known}")
         return Finished(number, position, row.name, utc, load, took_s, self._told(command, scratch), reading, reason)
 
     def _measure(self, row: Row, command: list[str], scratch: Path) -> tuple[Reading | None, str | None]:
         environ = row.environment({**os.environ, "TOKBENCH_PEERS": str(self._places.peers)}, self._places.threads)
-        code, said, complaint = run_limited(command, environ, scratch)
+        try:
+            code, said, complaint = run_limited(command, environ, scratch)
+        except OSError as error:
+            return None, f"cannot be started: {error.strerror} (scripts/peers builds it)"
         if code != 0:
             ended = f"longer than {LIMIT_S:.0f} s" if code is None else f"exit code {code}"
             return None, f"{ended}: {' '.join((complaint or said)[-TAIL:].split())}"

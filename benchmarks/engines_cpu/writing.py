@@ -22,17 +22,20 @@ from benchmarks.engines_cpu.tables import (
     precision_of,
 )
 from tokbench.derive.report.figures import OKABE_ITO, STYLE, open_canvas, png_of
+from tokbench.stats import MIN_BLOCKS
 
 READING = """\
 Intervals are 95 %, over rounds: in a round every row runs once, in a fresh process, in an order drawn anew. Ratios are
 paired by round. Workload: SmolLM2-135M-Instruct, one stream, 128 tokens in, 64 out, greedy unless a row says otherwise.
 "GB/s" is the weights' bytes times the decode rate, so that float32 and 4-bit rows can be told apart; in 4 bits
 a sixth of the bytes is read for a token, and a ratio over weights of another precision is no ratio of engines alone."""
+FEW = f"""\
+**Fewer than {MIN_BLOCKS} rounds: intervals rest on repetitions in one process, and no ratio is paired by round.**"""
 THREATS = """\
 - A peer's own bench runs with its own defaults (environment, threads, launcher); rows of tokbench and own loops run in
   the environment of a tokbench worker (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=30000). The column of notes says which.
 - llama-bench decodes random tokens without sampling; `vllm bench latency` tells whole requests alone.
-- Own loop and engine of `llama_cpp` are two clocks on one request: what tokbench costs llama.cpp's own loop is in both.
+- Own loop and engine of `llama_cpp` are two clocks on one request: what our thread costs llama.cpp is in both.
   Those of vLLM share one vLLM engine. Own loops leave out what tokbench does outside a request (sampler, parent).
 - The float32 weights come of the 4-bit file: right for speed, not for quality. One machine, one model, one stream."""
 COLOURS = {"tokbench": OKABE_ITO[0], "peer": OKABE_ITO[4], "own": OKABE_ITO[2]}
@@ -90,6 +93,8 @@ def markdown(of: Mapping[str, Measured], done: Sequence[Finished], facts: Mappin
         ("Threats", THREATS.splitlines()),
     )
     failures = [f"- round {item.round}, {item.row}: {item.reason}" for item in done if item.reason is not None]
+    if len({item.round for item in done}) < MIN_BLOCKS:
+        head.append(FEW)
     parts = [*head, *(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections)]
     if failures:
         parts.append("## Rows that failed\n\n" + "\n".join(failures))
@@ -119,7 +124,7 @@ def draw(of: Mapping[str, Measured]) -> bytes:
         axes.set_xlabel("decode tokens/s, 95 % interval")
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.12)
-        axes.legend(loc="lower right", fontsize=16)
+        canvas.legend(loc="outside upper center", fontsize=16)
         return png_of(canvas)
 
 

@@ -24,7 +24,7 @@ model: {{source: "shape:tiny-llama", weights: random, dtype: float32}}
 engine: {{kind: fake, options: {{step_s: 0.01, jitter: 0.02, fail: {fail}, fail_at_rows: {fail_at_rows}}}}}
 workload: {{kind: synthetic, prompt_tokens: 16, output_tokens: 32}}
 load: {{kind: static_batch, static_batch: [1, 2, 4]}}
-stop: {{rel_ci: 1.0e-9, min_repetitions: 3, max_repetitions: {repetitions}, blocks: 1}}
+stop: {{rel_ci: 1.0e-9, min_repetitions: 3, max_repetitions: {repetitions}, blocks: 1, sentinel: false}}
 budget: {{total: 300s, trial: 2s}}
 energy: "off"
 """

@@ -131,11 +131,18 @@ def test_counters_that_may_not_be_read_name_the_command_and_what_it_exposes(
 def test_some_counters_that_may_not_be_read_are_said_beside_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deny(monkeypatch, "intel-rapl:1")
-    meter, _ = opened(tmp_path, intel_rapl__0=Zone("package-0"), intel_rapl__1=Zone("package-1"))
+    deny(monkeypatch, "intel-rapl:0:1")
+    meter, _ = opened(tmp_path, intel_rapl__0=Zone("package-0"), intel_rapl__0__1=Zone("dram"))
     assert Available() == meter.availability()
     (item,) = meter.opened()
-    assert ("package-0", "permission denied for intel-rapl:1: not counted") == (item.domain, item.note)
+    assert ("package-0", "permission denied for intel-rapl:0:1: not counted") == (item.domain, item.note)
+
+
+def test_one_of_two_packages_is_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deny(monkeypatch, "intel-rapl:1")
+    meter, _ = opened(tmp_path, intel_rapl__0=Zone("package-0"), intel_rapl__1=Zone("package-1"))
+    state = meter.availability()
+    assert isinstance(state, Unavailable) and "intel-rapl:1" in state.reason
 
 
 def test_no_zone_is_a_reason_with_a_remedy(tmp_path: Path) -> None:

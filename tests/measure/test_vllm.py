@@ -21,7 +21,7 @@ from tokbench.errors import PlugError, TrialError
 from tokbench.measure import load
 from tokbench.measure.engines import EngineRequest, Request, ReservingEngine
 from tokbench.measure.engines.vllm import DESCRIPTION, library, memory, open_engine
-from tokbench.measure.engines.vllm.engine import VllmEngine
+from tokbench.measure.engines.vllm.engine import VllmEngine, is_setting
 from tokbench.measure.engines.vllm.options import UNPLANNED, Arguments
 from tokbench.measure.engines.vllm.session import Delivery, SessionFacts
 from tokbench.measure.engines.vllm.weights import model_facts, numbers_in_files
@@ -352,3 +352,18 @@ def test_the_real_vllm_makes_as_many_tokens_as_were_asked_for() -> None:
     assert engine.facts.versions["vllm"]
     assert {"rss_peak", "rss_steady"} == {reading.source for reading in engine.memory()}
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_told"),
+    [
+        ("VLLM_CPU_KVCACHE_SPACE", "4", True),
+        ("VLLM_ATTENTION_BACKEND", "TORCH_SDPA", True),
+        ("VLLM_API_KEY", "sk-secret", False),
+        ("VLLM_CACHE_ROOT", "somewhere", False),
+        ("VLLM_CONFIG", "/home/me/config", False),
+        ("HF_TOKEN", "hf_secret", False),
+    ],
+)
+def test_the_record_holds_no_secret_and_no_place_of_the_environment(name: str, value: str, is_told: bool) -> None:
+    assert is_told == is_setting(name, value)

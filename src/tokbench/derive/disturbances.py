@@ -29,7 +29,9 @@ class Timeline:
     """The samples of a run in time order, so that those beside a trial are found without looking at all of them."""
 
     def __init__(self, run: Run) -> None:
-        self._samples = sorted(run.load_samples, key=lambda sample: sample.at_ns)
+        numbered = sorted(enumerate(run.load_samples), key=lambda item: item[1].at_ns)
+        self._written = [number for number, _ in numbered]
+        self._samples = [sample for _, sample in numbered]
         self._times = [sample.at_ns for sample in self._samples]
 
     def around(self, trials: Sequence[Trial]) -> list[tuple[LoadSample, LoadSample]]:
@@ -40,7 +42,11 @@ class Timeline:
                 first = max(bisect.bisect_right(self._times, trial.started.at_ns) - 1, 0)
                 last = min(bisect.bisect_left(self._times, trial.finished.at_ns), len(self._times) - 1)
                 found.update(range(first, last))
-        return [(self._samples[index], self._samples[index + 1]) for index in sorted(found)]
+        return [
+            (self._samples[index], self._samples[index + 1])
+            for index in sorted(found)
+            if self._written[index + 1] == self._written[index] + 1  # else of two sessions, a reboot between them
+        ]
 
     def inside(self, start_at_ns: int, end_at_ns: int) -> list[LoadSample]:
         """Samples taken from the one moment to the other."""

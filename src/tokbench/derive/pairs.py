@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokbench.derive.evaluate import CellResult, Missing, Results
+from tokbench.derive.repetitions import ByWorker
 from tokbench.record.spec import CellSpec
 from tokbench.stats import Comparison, Estimate, compare
 
@@ -131,8 +132,13 @@ def _without_mode(cell: CellResult) -> CellSpec:
 def _by_block(cell: CellResult, metric: str) -> dict[int, list[tuple[str, float]]]:
     """Worker process and value of each repetition, by the block that it lies in."""
     values = cell.repetitions.get(metric, ())
-    trials = cell.record.good_trials()
     blocks: dict[int, list[tuple[str, float]]] = {}
+    if isinstance(values, ByWorker):  # energy: one value per energy trial, of which a worker has its own
+        block_of = {trial.started.worker_id: trial.started.block for trial in reversed(cell.record.all_trials())}
+        for worker, value in zip(values.workers, values, strict=True):
+            blocks.setdefault(block_of[worker], []).append((worker, value))
+        return blocks
+    trials = cell.record.good_trials()
     if len(values) == len(trials):
         for trial, value in zip(trials, values, strict=True):
             blocks.setdefault(trial.started.block, []).append((trial.started.worker_id, value))

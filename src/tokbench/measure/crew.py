@@ -36,6 +36,8 @@ class Crew:
         self._open_worker = open_worker
         self._progress = progress
         self._workers: dict[str, Worker] = {}
+        self._opened: set[str] = set()
+        """Groups that were opened once: what they refuse later costs them, not the run."""
         self.measured_ceilings: set[str] = set()
         self.cold_s = 0.0
         """Seconds spent on loading weights and compiling so far."""
@@ -75,9 +77,10 @@ class Crew:
         self.cold_s += self.open_s[group.group]
         if isinstance(answer, Failed):
             self.drop(group)
-            if answer.is_refusal and len(self._plan.groups) == 1:
+            if answer.is_refusal and len(self._plan.groups) == 1 and not self._opened:
                 raise PlugError(answer.text, fix=answer.fix)
             raise GroupLostError(answer, worker.worker_id)
+        self._opened.add(group.group)
         return worker
 
     def reopening_s(self, group: GroupPlan) -> float:

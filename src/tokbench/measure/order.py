@@ -28,20 +28,18 @@ class Draw:
 
     seed: int
     block: int
-    first_pass: int
-    """Passes that were before; the groups come in reversed order in every other one (ABBA)."""
+    """The groups come in reversed order in every other one (ABBA)."""
 
 
 def coarse_passes(plan: Plan, cells: Sequence[PlannedCell], draw: Draw) -> list[list[Turn]]:
     """The first block in two parts: the smallest batches of every group first, so that each mode has a number early.
 
-    Small cells come before large ones. In the first part the groups come one after the other: their workers are only
-    being opened, and the first numbers must not wait for the last compilation.
+    Small cells come before large ones, those of one `pair_key` next to one another.
     """
     passes = []
-    for number, tier in enumerate(tiers(cells)):
-        by_group = number == 0 or not plan.is_interleaved
-        drawn = _drawn(plan, tier, draw, draw.first_pass + number, by_group=by_group)
+    by_group = not plan.is_interleaved
+    for tier in tiers(cells):
+        drawn = _drawn(plan, tier, draw, by_group=by_group)
         together = drawn if by_group else [[turn for unit in drawn for turn in unit]]
         passes.append([turn for unit in together for turn in sorted(unit, key=lambda turn: coarse_value(turn.planned))])
     return passes
@@ -49,14 +47,14 @@ def coarse_passes(plan: Plan, cells: Sequence[PlannedCell], draw: Draw) -> list[
 
 def random_pass(plan: Plan, cells: Sequence[PlannedCell], draw: Draw) -> list[Turn]:
     """A later block: cells at random, those of one `pair_key` next to one another; apart groups one after the other."""
-    drawn = _drawn(plan, cells, draw, draw.first_pass, by_group=not plan.is_interleaved)
+    drawn = _drawn(plan, cells, draw, by_group=not plan.is_interleaved)
     return [turn for unit in drawn for turn in unit]
 
 
-def _drawn(plan: Plan, cells: Collection[PlannedCell], draw: Draw, number: int, *, by_group: bool) -> list[list[Turn]]:
+def _drawn(plan: Plan, cells: Collection[PlannedCell], draw: Draw, *, by_group: bool) -> list[list[Turn]]:
     """Turns that stay together: a shuffled group each, or the cells of a pair in shuffled order of the pairs."""
     rng = random.Random(f"{draw.seed}-{draw.block}")
-    groups = plan.groups if number % 2 == 0 else tuple(reversed(plan.groups))
+    groups = plan.groups if draw.block % 2 == 0 else tuple(reversed(plan.groups))
     wanted = {cell.cell.cell_id for cell in cells}
     units: dict[str, list[Turn]] = {}
     for group in groups:

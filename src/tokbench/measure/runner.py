@@ -58,7 +58,6 @@ class Runner:
         self._visitor = Visitor(plan, writer, self.crew, self._ledger, progress)
         self._budget = self._visitor.budget
         self._block = 0
-        self._passes = 0
 
     def eta_s(self) -> float:
         """Seconds until the stop rule or the budget ends the run, from the visits so far; a rough figure."""
@@ -93,7 +92,7 @@ class Runner:
         if earlier is not None:
             self._ledger.load(earlier)
             self._visitor.take_over(earlier)
-            self._block = self._passes = _next_block(earlier)
+            self._block = _next_block(earlier)
             self.crew.measured_ceilings = {ceiling.dtype for ceiling in earlier.ceilings}
         known = earlier.cells if earlier is not None else {}
         for planned in plan.cells():
@@ -120,7 +119,7 @@ class Runner:
         return [cell for cell in self._plan.cells() if self._ledger.wants(cell.cell.cell_id)]
 
     def _draw(self) -> Draw:
-        return Draw(self._spec.seed, self._block, self._passes)
+        return Draw(self._spec.seed, self._block)
 
     def _account(self, cell: PlannedCell) -> Account:
         return self._ledger.accounts[cell.cell.cell_id]
@@ -135,7 +134,6 @@ class Runner:
         done = 0
         for each in passes:
             done += self._pass(each, done, len(turns), is_coarse=is_coarse)
-            self._passes += 1
         if done:
             self._watch(sentinel)
         self._progress.end_block(self._block, self._budget.left_s())

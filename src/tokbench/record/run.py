@@ -185,6 +185,7 @@ def _place(run: Run, event: Event) -> None:
             run.anchors.append(event)
         case BlockStarted():
             run.blocks.append(event)
+            run.ended = None  # a record that goes on has not ended
         case CellPlanned() | CellSkipped() | CellPrepared() | IdentityChecked() | RepeatabilityChecked():
             _place_in_cell(run, event)
         case MemoryReading(trial_id=None):

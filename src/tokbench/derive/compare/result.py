@@ -9,7 +9,7 @@ from typing import Final
 
 from tokbench import stats
 from tokbench.derive.compare.join import Match, Single, join
-from tokbench.derive.compare.sides import TOKBENCH, Side, Subject
+from tokbench.derive.compare.sides import ENERGY_SCOPE, TOKBENCH, Side, Subject
 from tokbench.derive.compare.thresholds import Held, Threshold, check_known, read_thresholds
 from tokbench.derive.evaluate import Missing
 from tokbench.derive.metrics import catalog
@@ -26,12 +26,15 @@ from tokbench.units import (
     JOULES_PER_TOKEN,
     REQUESTS_PER_S,
     SECONDS,
+    TOKENS_PER_JOULE,
     TOKENS_PER_S,
     USD_PER_MILLION,
     WATTS,
     Better,
     Unit,
 )
+
+ENERGY_UNITS: Final = (JOULES, JOULES_PER_TOKEN, TOKENS_PER_JOULE, WATTS)
 
 DEFAULT_METRICS: Final = (
     "decode_tokens_per_s",
@@ -186,6 +189,9 @@ def _row(match: Match, name: str, threshold: Threshold | None, *, is_one_run: bo
         unit, better, is_exact = sample.unit, sample.better, sample.is_exact
     of_a = a.value if a is not None else Missing("not in A")
     of_b = b.value if b is not None else Missing("not in B")
+    scopes = [side.settings.get(ENERGY_SCOPE) for side in (match.a, match.b)]
+    if unit in ENERGY_UNITS and scopes[0] != scopes[1] and isinstance(of_b, Estimate):
+        of_b = Missing(f"not comparable: A is of the {scopes[0]}, B of the {scopes[1]}")
     if isinstance(of_a, Missing) or isinstance(of_b, Missing):
         ratio, outcome, basis, n_a, n_b = _missing(of_a, of_b)
     elif is_exact:

@@ -105,6 +105,10 @@ def _measured(results: Results, cell: CellResult) -> Subject:
     )
 
 
+ENERGY_SCOPE = "energy scope"
+"""What a cell's joules are of: joules of unlike scope are not divided."""
+
+
 def _sample(cell: CellResult, name: str) -> Sample:
     metric = catalog()[name]
     return Sample(name, metric.unit, metric.better, metric.is_exact, cell.metrics[name], cell.blocks.get(name, ()))
@@ -124,6 +128,9 @@ def _settings(run: Run, cell: CellResult) -> dict[str, str]:
         found |= dict(sorted(record.engine.environment.items()))
     if record.model is not None:
         found |= {"weights revision": record.model.revision, "weights sha256": record.model.sha256}
+    if cell.energy.headline:
+        group = cell.energy.headline[0].group
+        found |= {ENERGY_SCOPE: group.scope, "energy meter": f"{group.meter} {group.name}"}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -33,13 +33,17 @@ class Group(NamedTuple):
         return " + ".join(domain.domain for domain in self.domains)
 
 
+PARTS = ("hwmon_power_part", "hwmon_ina3221_rail")
+"""Sources that tell a part of something: a row of their own, never added up, never what speaks for a cell."""
+
+
 def find_groups(run: Run, cell: CellRecord) -> list[Group]:
     """Every domain by itself, package and DRAM of one meter together, and the boards of a model that is split."""
     opened = list({(item.meter, item.domain): item for item in run.meters}.values())
     groups = [Group(item.scope, (item,)) for item in opened]
     for meter in dict.fromkeys(item.meter for item in opened):
         mine = [item for item in opened if item.meter == meter]
-        part = tuple(item for item in mine if item.scope in ("package", "dram"))
+        part = tuple(item for item in mine if item.scope in ("package", "dram") and item.source not in PARTS)
         if len(part) > 1 and any(item.scope == "package" for item in part):
             groups.append(Group("node part", part))
         boards = tuple(item for item in mine if item.scope == "board")
@@ -70,6 +74,11 @@ def _is_estimated(group: Group) -> bool:
 
 def _covers(run: Run, cell: CellRecord, group: Group) -> bool:
     """Whether the one board or module of a group is that of the cell; what has no UUID is taken to be."""
+    if any(domain.source in PARTS for domain in group.domains):
+        return False
+    if group.scope == "package":  # one of two sockets is no machine
+        packages = {found.domain for found in run.meters if found.meter == group.meter and found.scope == "package"}
+        return len(packages) == 1
     if group.scope not in ("board", "module"):
         return True
     theirs, ours = group.domains[0].device_uuid, run.device.uuid if run.device is not None else None

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from tokbench.errors import PlugError
 from tokbench.measure.meters import Available, MeterDescription, Unavailable
 from tokbench.measure.sources import Clock, stamp
 from tokbench.record.facts import DeviceFacts
@@ -80,7 +81,10 @@ class AppleMeter:
         """Joules of each part since an instant that macOS chooses."""
         if self._monitor is None:
             return []
-        told = stamp(self._clock, self._monitor.get_cumulative_energy)
+        try:
+            told = stamp(self._clock, self._monitor.get_cumulative_energy)
+        except RuntimeError as error:
+            raise PlugError(f"macOS tells no energy any longer: {error}") from error
         return [
             EnergyReading(meter="apple", domain=domain, at_ns=told.at_ns, joules=millijoules / 1000, read_s=told.read_s)
             for domain, _, millijoules in _parts(told.value)

@@ -179,7 +179,8 @@ def _acpi(chip: Path) -> list[_Sensor]:
     if part is None:
         return _power(folder, f"power_meter of {chip.name}", "node", "hwmon_power_meter")
     scope: Scope = "module" if part.lower().startswith("module") else "package"
-    named = _power(folder, part, scope, "hwmon_power_meter")
+    source = "hwmon_power_meter" if scope == "module" else "hwmon_power_part"
+    named = _power(folder, part, scope, source)
     return [dataclasses.replace(sensor, note=_PART_NOTE) for sensor in named]
 
 
@@ -203,6 +204,7 @@ def _rails(chip: Path) -> list[_Sensor]:
     source = "hwmon_ina3221"
     if whole:
         return [_Sensor(whole[0], "module", source, rails[whole[0]], "instant")]
+    source = "hwmon_ina3221_rail"
     return [_Sensor(name, "module", source, files, "instant", _RAIL_NOTE) for name, files in rails.items()]
 
 

@@ -158,12 +158,12 @@ def _look_at(nvml: NvmlModule, device: DeviceFacts) -> _Card | Unavailable:
     counter = ask_millijoules(nvml, found.value)
     kinds: tuple[Literal["instant", "average"], ...] = ("instant", "average")
     power = next((kind for kind in kinds if ask_power(nvml, found.value, kind).value), None)
-    if counter.value is None and power is None:
-        return Unavailable(f"{name}: neither energy nor power can be read: {counter.fault}")
+    if not counter.value and power is None:
+        return Unavailable(f"{name}: neither energy nor power can be read: {counter.fault or 'the counter reads 0'}")
     notes = [_SUPERCHIP_NOTE] if _is_superchip(nvml, found.value) else []
     notes += [_AVERAGE_NOTE] if power == "average" else []
-    notes += [f"no energy counter: {counter.fault}"] if counter.value is None else []
-    return _Card(device, found.value, counter.value is not None, power, "; ".join(notes) or None)
+    notes += [] if counter.value else [f"no energy counter: {counter.fault or 'it reads 0'}"]
+    return _Card(device, found.value, bool(counter.value), power, "; ".join(notes) or None)
 
 
 def find_card(nvml: NvmlModule, device: DeviceFacts) -> Answer[Any]:

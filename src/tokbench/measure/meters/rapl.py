@@ -89,7 +89,7 @@ class RaplMeter:
         found = self._found
         if not found.all:
             return Unavailable(f"no RAPL package under {self._root}", HIDDEN_REMEDY)
-        if len(found.refused) == len(found.all):
+        if len(found.refused) == len(found.all) or any(zone.scope == "package" for zone in found.refused):
             return refusal(found, self._root)
         try:
             if all(read_number(zone.counter) == 0 for zone in found.all if zone not in found.refused):

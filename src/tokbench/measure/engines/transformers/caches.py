@@ -11,8 +11,9 @@ from tokbench.errors import PlugError, TrialError
 
 PADDING_STEPS = (1024, 512, 256, 128, 64, 16)
 MAX_PADDING_SHARE = 0.005
+GPU_PADDING_SHARE = 0.025
 """A static cache may be longer than needed (fewer shapes to compile) while the padding costs less than this share of
-the bytes that a step reads anyway."""
+the bytes that a step reads anyway. On a GPU it may be longer: `split_gqa` needs whole pieces of the cache."""
 
 
 class WindowLayer(StaticLayer):
@@ -52,14 +53,16 @@ class WindowLayer(StaticLayer):
         return torch.clamp(self.cumulative_length, max=self.max_cache_len - 1) if self.is_initialized else 0
 
 
-def padded_cache_rows(needed: int, padding_bytes_per_row: float, step_bytes: float) -> int:
+def padded_cache_rows(
+    needed: int, padding_bytes_per_row: float, step_bytes: float, max_share: float = MAX_PADDING_SHARE
+) -> int:
     """Tokens per sequence to allocate: rounded up as far as the padding stays cheap.
 
     Depends on the cell alone, never on its neighbours in a sweep, so that a cell means the same in every run.
     """
     for step in PADDING_STEPS:
         rows = -(-needed // step) * step
-        if (rows - needed) * padding_bytes_per_row <= MAX_PADDING_SHARE * step_bytes:
+        if (rows - needed) * padding_bytes_per_row <= max_share * step_bytes:
             return rows
     return needed
 
@@ -100,10 +103,14 @@ def move_together(cache: Any) -> None:
     tensors = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
     if len({tensor.dtype for tensor in tensors}) != 1:
         return
-    pieces = torch.cat([tensor.flatten() for tensor in tensors]).split([tensor.numel() for tensor in tensors])
-    for number, layer in enumerate(layers):
-        layer.keys = pieces[2 * number].view_as(layer.keys)
-        layer.values = pieces[2 * number + 1].view_as(layer.values)
+    stretch = torch.empty(sum(tensor.numel() for tensor in tensors), dtype=tensors[0].dtype, device=tensors[0].device)
+    del tensors  # what was copied is let go of: never twice the cache at once
+    at = 0
+    for layer in layers:
+        for name in ("keys", "values"):
+            size = getattr(layer, name).numel()
+            setattr(layer, name, stretch[at : at + size].view(getattr(layer, name).shape).copy_(getattr(layer, name)))
+            at += size
 
 
 def cache_bytes(cache: Any) -> int:

@@ -199,7 +199,8 @@ class CompiledLoop(_Loop):
         super().__init__(model, work, experts, options)
         growth = caches.growing_bytes_per_row(model.config, next(model.parameters()).element_size())
         needed = work.prompt_tokens + work.output_tokens
-        self.cache_rows = caches.padded_cache_rows(needed, growth * work.rows, float(weight_bytes))
+        share = caches.GPU_PADDING_SHARE if self._buffers.token.is_cuda else caches.MAX_PADDING_SHARE
+        self.cache_rows = caches.padded_cache_rows(needed, growth * work.rows, float(weight_bytes), share)
         self._cache = caches.open_static(model.config, self.cache_rows)
         if self._chunk < work.prompt_tokens and any(layer.is_sliding for layer in self._cache.layers):
             raise PlugError(
@@ -263,10 +264,17 @@ class CompiledLoop(_Loop):
         self._direct, self.notes = recorded, (f"{recorded.kernels} generated kernels replayed as one call",)
 
     def _buffers_after(self, step: Callable[[], None]) -> list[list[list[int]]]:
-        """Token, position, index and history after one step from just after the prefill."""
+        """Token, position, index, history and the cache's lengths after two steps from just after the prefill.
+
+        A ring that is full would show the second step other keys: there it is one.
+        """
         self.rewind(self.work.prompt_tokens)
-        step()
-        return [buffer.tolist() for buffer in self._buffers]
+        self._buffers.history[:, 1:].fill_(-1)
+        has_rings = any(layer.is_sliding for layer in self._cache.layers)
+        for _ in range(1 if has_rings else min(2, self.work.output_tokens - 1)):
+            step()
+        lengths = [layer.cumulative_length for layer in self._cache.layers if hasattr(layer, "cumulative_length")]
+        return [buffer.tolist() for buffer in (*self._buffers, *(length.reshape(1, -1) for length in lengths))]
 
     def _choose_attention(self) -> tuple[str, ...]:
         """Take the fastest of our kernels over this cell's cache, unless the config named one; what was found."""

@@ -30,6 +30,13 @@ ENVIRONMENT = (
 STAMPED = "stamped when vLLM's step returned: the tokens of one step, one a request, share a stamp"
 
 OpenSession = Callable[[Arguments], Session]
+UNTOLD = frozenset({"KEY", "TOKEN", "SECRET", "PASSWORD", "ROOT", "PATH", "DIR", "HOST", "URL", "SERVER", "IP"})
+"""Words in the names of vLLM's variables whose values are nobody's business."""
+
+
+def is_setting(name: str, value: str) -> bool:
+    """Whether a variable is a setting of vLLM that may be told: no secret, no place."""
+    return name.startswith("VLLM_") and not UNTOLD & set(name.split("_")) and "/" not in value
 
 
 class VllmEngine:
@@ -39,7 +46,7 @@ class VllmEngine:
         self._request = request
         self._options = read_options(request)
         given = os.environ.items()  # read before vLLM sets names of its own
-        self._environment = {name: at for name, at in given if name in ENVIRONMENT or name.startswith("VLLM_")}
+        self._environment = {name: at for name, at in given if name in ENVIRONMENT or is_setting(name, at)}
         self._open_session = open_session
         self._config_folder: tempfile.TemporaryDirectory[str] | None = None
         self._refused: list[Chunk] = []

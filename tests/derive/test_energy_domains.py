@@ -89,3 +89,22 @@ def test_another_meter_of_the_same_card_is_a_second_source(tmp_path: Path) -> No
     assert row.agreement == pytest.approx(1 / 0.9)
     assert energy.has_disagreement
     assert not two_meters(tmp_path / "other", 0.9, "GPU-1").has_disagreement
+
+
+def test_parts_that_may_hold_each_other_neither_add_up_nor_speak(tmp_path: Path) -> None:
+    parts = tuple(
+        opened("hwmon", name, "package", source="hwmon_power_part")
+        for name in ("Grace Power", "CPU Power", "SysIO Power")
+    )
+    run, cell = cell_of(tmp_path, CPU, *parts)
+    with pytest.raises(UndefinedError, match="no meter covers the device"):
+        rank_groups(run, cell, find_groups(run, cell))
+    rails = (opened("hwmon", "VDD_GPU_SOC", "module", source="hwmon_ina3221_rail"),)
+    run, cell = cell_of(tmp_path / "rails", GPU, *rails)
+    with pytest.raises(UndefinedError, match="no meter covers the device"):
+        rank_groups(run, cell, find_groups(run, cell))
+
+
+def test_one_of_two_packages_never_speaks_for_the_machine(tmp_path: Path) -> None:
+    run, cell = cell_of(tmp_path, CPU, *PACKAGES)
+    assert ["package-0 + package-1"] == [group.name for group in rank_groups(run, cell, find_groups(run, cell))]

@@ -150,3 +150,11 @@ def test_nothing_is_ever_set() -> None:
     meter = open_meter(CUDA_CARD, nvml=library, clock=time.monotonic_ns)
     meter.read(), meter.opened(), meter.close()
     assert [] == [name for name in library.asked if "Set" in name or "Reset" in name]
+
+
+def test_a_counter_of_zero_is_no_counter_and_leaves_power() -> None:
+    meter, _ = opened(CUDA_CARD, Card("GPU-a", start_mj=-300_000))  # the scripted clock starts at a second
+    (power,) = meter.read()
+    (item,) = meter.opened()
+    assert isinstance(power, PowerReading) and 300.0 == power.watts
+    assert "no energy counter: it reads 0" == item.note

@@ -20,6 +20,8 @@ from scripted_measure import (
     stage,
     without_room,
 )
+from tokbench.derive.evaluate import status_of
+from tokbench.derive.stopping import find_stop
 from tokbench.errors import PlugError
 from tokbench.measure.messages import Command, Failed, OpenGroup, RunTrial, WarmUp
 from tokbench.measure.plan import Plan
@@ -228,7 +230,10 @@ def test_a_group_that_is_lost_on_reopening_keeps_what_it_measured(
     outcome = made.run(fake_plan(tmp_path / "asked", endless("600", "{static_batch: [1, 2]}")))
     assert Outcome("complete", 2, 0) == outcome
     assert 3 == sum(len(cell.good_trials()) for cell in made.read().cells.values())
-    assert [] == events_of(made.folder, CellSkipped)  # a cell with a result is not skipped
+    cells = made.read().cells.values()
+    assert {"ok"} == {status_of(cell)[0] for cell in cells}  # what was measured stays …
+    assert ["crashed"] * 2 == [event.cause for event in events_of(made.folder, CellSkipped)]  # … and why no more came
+    assert {"failures"} == {find_stop(made.read(), cell, ()).by for cell in cells}
 
 
 def test_a_refusal_of_the_only_group_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

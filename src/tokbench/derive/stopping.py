@@ -47,7 +47,7 @@ def find_stop(run: Run, cell: CellRecord, blocks: Sequence[Sequence[float]]) -> 
 def _by_end(run: Run, cell: CellRecord) -> StoppedBy:
     """What is left where the rule was not met, or is not known."""
     causes = [trial.failed.cause for trial in cell.trials if trial.failed is not None]
-    if "oom" in causes:
+    if "oom" in causes or (cell.skipped is not None and cell.skipped.cause != "skipped"):
         return "failures"
     if run.ended is None or run.ended.reason in ("interrupted", "terminated"):
         return "interrupted"

@@ -264,7 +264,8 @@ class Visitor:
         self._fail(turn.planned, lost.failure, self._write_start(turn, block, lost.worker_id, "measure"))
         for member in turn.group.cells:
             if not self._account(member).is_closed:
-                self.close(member, lost.failure.cause, lost.failure.text)
+                self.skip(member, lost.failure.cause, lost.failure.text)  # said of those with repetitions too
+                self.close(member, lost.failure.cause, lost.failure.text, is_told=True)
         self._writer.sync()
         self._progress.note(f"{lost.failure.cause}: {lost.failure.text}")
 

@@ -135,7 +135,8 @@ def _bound(frame: Frame, edges: tuple[Tick, Tick], peak_w: float | None) -> Boun
     by_ticks = (first.error_s + last.error_s + clock_s) / seconds
     if frame.work is None:
         return Bound(by_ticks, 0.0)
-    levels = Levels(frame.idle_w or 0.0, (last.joules - first.joules) / seconds, peak_w)
+    least_w = 0.0 if frame.idle_w is None else frame.idle_w  # nothing draws less: the bound is wider, never too small
+    levels = Levels(least_w, (last.joules - first.joules) / seconds, peak_w)
     wrong = frame.work.edge_error(first.at_ns, levels) + frame.work.edge_error(last.at_ns, levels)
     return Bound(by_ticks, wrong / frame.work.between(first.at_ns, last.at_ns))
 

@@ -139,7 +139,7 @@ def counter_readings(
         kept.append(
             EnergyReading(
                 meter=meter, domain=domain, at_ns=at, joules=joules if range_j is None else joules % range_j,
-                unchanged_at_ns=at - poll, range_j=range_j,
+                read_s=0.0, unchanged_at_ns=at - poll, range_j=range_j,
             )
         )  # fmt: skip
     return kept

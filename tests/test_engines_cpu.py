@@ -22,15 +22,18 @@ from benchmarks.engines_cpu.rounds import Finished, finished_of, order_of, read_
 from benchmarks.engines_cpu.rounds import run_limited as run
 from benchmarks.engines_cpu.rows import SETTINGS, Row, all_rows, closing_command, tokbench_arguments
 from benchmarks.engines_cpu.tables import (
+    CAPTION,
+    Measured,
     conditions_table,
     gap_table,
     gather,
-    keeps_floor,
+    judge_floor,
     main_table,
     over_own,
     own_table,
 )
 from benchmarks.engines_cpu.writing import write_all
+from benchmarks.peers.llama_cpp_loop import speed
 
 from tokbench.record.sweep import expand, read_config
 
@@ -165,19 +168,54 @@ def test_tables_tell_the_fastest_of_the_same_weights() -> None:
     assert len(conditions_table(of)) == 2 + 4
 
 
+def own_loop(row: str, *shares: float) -> Measured:
+    """tokbench over an own loop by so much in each round, on speeds whose drift pairing takes out."""
+    rates = (10.0, 30.0, 20.0)
+    readings = [decode(rate, beside=(rate * share,)) for rate, share in zip(rates, shares, strict=False)]
+    return gather(all_rows(), [finished(row, number, each) for number, each in enumerate(readings)])[row]
+
+
+def floor_of(item: Measured) -> str:
+    """The last column of its line."""
+    (line,) = (line for line in own_table({item.row.name: item}) if line.startswith(f"| {item.row.weights_of} "))
+    return line.rstrip(" |").rpartition("| ")[2]
+
+
 @pytest.mark.parametrize(
-    ("shares", "verdicts"),
-    [((0.99, 1.0, 1.01), (True, True)), ((0.96, 0.97, 0.98), (True, False)), ((0.9, 0.9, 0.9), (False, False))],
+    ("shares", "verdict"),
+    [
+        ((0.99, 1.0, 1.01), "shown"),
+        ((0.96, 0.97, 0.98), "not shown"),  # its middle is above the floor, its interval reaches below
+        ((0.6, 1.0, 1.6), "not shown"),  # noise, whose interval holds 1, passes no more than it fails
+        ((0.90, 0.90, 0.90), "broken"),
+        ((1.0, 1.0), "not shown"),  # two rounds tell nothing of what differs between processes
+    ],
 )
-def test_verdicts_over_the_own_loop(shares: tuple[float, ...], verdicts: tuple[bool, bool]) -> None:
-    rates = (10.0, 30.0, 20.0)  # drifts that pairing takes out
-    readings = [decode(rate, beside=(rate * share,)) for rate, share in zip(rates, shares, strict=True)]
-    of = gather(all_rows(), [finished("own-openvino", number, each) for number, each in enumerate(readings)])
-    found = over_own(of["own-openvino"])
-    assert found is not None and keeps_floor(found[1]) == verdicts
-    (line,) = (line for line in own_table(of) if line.startswith("| openvino "))
-    words = {True: "yes", False: "**no**"}
-    assert line.endswith(f"| 3 | {words[verdicts[0]]} | {words[verdicts[1]]} |")
+def test_the_floor_is_shown_by_a_whole_interval_alone(shares: tuple[float, ...], verdict: str) -> None:
+    item = own_loop("own-openvino", *shares)
+    assert verdict == judge_floor(over_own(item)["decode_tokens_per_s"])
+    assert floor_of(item).strip("*") == verdict
+    assert "A wide interval never passes" in CAPTION
+
+
+def test_two_clocks_on_one_request_have_no_verdict() -> None:
+    assert "no verdict: two clocks on one request" == floor_of(own_loop("own-llama_cpp", 1.0, 1.0, 1.0))
+    assert "**broken**" == floor_of(own_loop("own-llama_cpp-loop", 0.8, 0.8, 0.8))
+
+
+def test_each_rate_that_both_sides_tell_is_compared() -> None:
+    found = read_own(sample("llama_cpp_loop"))
+    of = gather(all_rows(), [finished("own-llama_cpp-loop", number, found) for number in range(3)])
+    lines = [line for line in own_table(of) if line.startswith("| llama_cpp | handle_completions")]
+    assert ["decode", "end to end"] == [line.split(" | ")[2] for line in lines]
+
+
+def test_a_request_is_timed_from_outside_and_its_decode_between_the_stamps() -> None:
+    counts = [(11.0, 1), (11.5, 3), (12.0, 5), (12.1, 5)]  # the message of the end adds no token
+    found = speed(counts, 10.0, 12.5, 5)
+    assert {"ttft_s": 1.0, "decode_tokens_per_s": 4.0, "e2e_tokens_per_s": 2.0} == found
+    with pytest.raises(RuntimeError, match="5 tokens where 6 were asked for"):
+        speed(counts, 10.0, 12.5, 6)
 
 
 def test_files_hold_raw_values_and_failures(tmp_path: Path) -> None:

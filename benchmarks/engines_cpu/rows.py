@@ -73,6 +73,8 @@ class Row:
     environment: Callable[[Mapping[str, str], int], dict[str, str]]
     note: str = ""
     """Conditions that no reading tells."""
+    is_one_request: bool = False
+    """Whether both sides of an own loop are clocks on one request: their ratio is near 1 whatever the engine costs."""
     recipe: str | None = None
     """The recipe of scripts/peers whose stamp tells the version, where the bench does not."""
 
@@ -186,14 +188,14 @@ def _optimum(launcher: str) -> Row:
 
 
 def _own_loops() -> tuple[Row, ...]:
-    def of(name: str, engine: str, arguments: str, note: str, python: str | None = None) -> Row:
+    def of(weights: str, engine: str, arguments: str, note: str, python: str | None = None) -> Row:
         def command(places: Places, _scratch: Path) -> list[str]:
             return [places.python(python) if python else sys.executable, *arguments.split()]
 
         def read(text: str, _scratch: Path) -> Reading:
             return read_own(last_json(text))
 
-        return Row(f"own-{name}", "own", engine, name, command, read, worker_environment, note)
+        return Row(f"own-{weights}", "own", engine, weights, command, read, worker_environment, note)
 
     hand = "-m benchmarks.peers.transformers_own --mode"
     return (
@@ -211,12 +213,25 @@ def _own_loops() -> tuple[Row, ...]:
             "LLMPipeline.generate by its perf_metrics",
             "openvino",
         ),
-        of(
-            "llama_cpp",
-            "llama_cpp",
-            "benchmarks/peers/llama_cpp_own.py",
-            "the server's timings, same requests",
-            "llama_cpp",
+        dataclasses.replace(
+            of(
+                "llama_cpp",
+                "llama_cpp",
+                "-m benchmarks.peers.llama_cpp_loop",
+                "handle_completions called directly, same server, other requests",
+                "llama_cpp",
+            ),
+            name="own-llama_cpp-loop",
+        ),
+        dataclasses.replace(
+            of(
+                "llama_cpp",
+                "llama_cpp",
+                "benchmarks/peers/llama_cpp_own.py",
+                "the server's timings, same requests",
+                "llama_cpp",
+            ),
+            is_one_request=True,
         ),
         of("vllm-eager", "vllm", "benchmarks/peers/vllm_own.py --mode eager", "LLM.generate, same vLLM engine", "vllm"),
         of(

@@ -10,7 +10,7 @@ from builders import Script
 from report_builders import FIGURES, VENDORS
 from scripted_facts import CPU, GPU, HOST
 from tokbench.derive.codes import Code
-from tokbench.derive.disturbances import find_disturbances
+from tokbench.derive.disturbances import Timeline, find_disturbances
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.report.write import write_report
 from tokbench.record.observations import FactsRead
@@ -158,3 +158,38 @@ def test_a_clock_between_windows_is_no_matter(tmp_path: Path) -> None:
     script.wait(1.0)
     script.load_sample(0.0, sm_clock_mhz=345)
     assert [()] * 3 == disturbances_of(script, tmp_path)
+
+
+def rebooted(first_throttle: tuple[str, ...], second_throttle: tuple[str, ...]) -> Script:
+    """A repetition, a reboot, and one at the same stamps: the clock has begun anew."""
+    script = Script()
+    cell_id = script.cell()
+    begun = script.now_ns
+    for boot, throttle in enumerate((first_throttle, second_throttle)):
+        script.now_ns = begun + boot * 1_000_000
+        script.load_sample(100.0 * boot)
+        script.trial(cell_id, worker=f"worker-{boot}")
+        script.load_sample(100.0 * boot, throttle=throttle)
+        script.wait(1.0)
+        script.load_sample(100.0 * boot)
+    return script
+
+
+def test_samples_of_another_boot_say_nothing_of_a_repetition(tmp_path: Path) -> None:
+    """After a reboot the same stamps come again: what throttled the first repetition did not throttle the second."""
+    hot = ("hw_thermal_slowdown",)
+    assert [(Code.THROTTLED,), ()] == disturbances_of(rebooted(hot, ()), tmp_path / "first")
+    assert [(), (Code.THROTTLED,)] == disturbances_of(rebooted((), hot), tmp_path / "second")
+
+
+def test_samples_stand_in_order_and_by_boot(tmp_path: Path) -> None:
+    run = rebooted((), ()).run(tmp_path)
+    assert [0, 1] == [trial.boot for cell in run.cells.values() for trial in cell.trials]
+    timeline = Timeline(run)
+    for boot in (0, 1):
+        inside = timeline.inside(boot, 0, 2**62)
+        assert [100.0 * boot] * 3 == [sample.machine_cpu_s for sample in inside]
+        assert sorted(sample.at_ns for sample in inside) == [sample.at_ns for sample in inside]
+    around = timeline.around(run.cells[next(iter(run.cells))].trials)
+    assert [0.0, 100.0] == [before.machine_cpu_s for before, _ in around]
+    assert [0.0, 100.0] == [after.machine_cpu_s for _, after in around]

@@ -11,10 +11,10 @@ from energy_builders import LOAD_W, Power, counter_readings, energy_trial, opene
 from scripted_facts import CPU, GPU
 from tokbench.derive.energy.domains import find_groups, rank_groups
 from tokbench.derive.energy.rows import CellEnergy, find_energy
-from tokbench.derive.energy.windows import Span
+from tokbench.derive.energy.windows import Span, Without
 from tokbench.derive.repetitions import UndefinedError
 from tokbench.record.facts import DeviceFacts
-from tokbench.record.observations import EnergyReading, MeterOpened
+from tokbench.record.observations import EnergyReading, MeterAbsent, MeterOpened
 from tokbench.record.run import CellRecord, Run
 
 
@@ -108,3 +108,25 @@ def test_parts_that_may_hold_each_other_neither_add_up_nor_speak(tmp_path: Path)
 def test_one_of_two_packages_never_speaks_for_the_machine(tmp_path: Path) -> None:
     run, cell = cell_of(tmp_path, CPU, *PACKAGES)
     assert ["package-0 + package-1"] == [group.name for group in rank_groups(run, cell, find_groups(run, cell))]
+
+
+def test_a_card_that_is_lost_is_told_from_the_others_of_a_split_model(tmp_path: Path) -> None:
+    """Each card has a meter of its own, `nvml of cuda:1`: its reason stands at its own domain, and at no other."""
+    script, power = Script(device=GPU), Power()
+    cell_id = script.cell()
+    script.trial(cell_id)
+    energy_trial(script, cell_id, power)
+    script.add(opened("nvml", "cuda:0"), opened("nvml", "cuda:1"), period(domain="cuda:0"), period(domain="cuda:1"))
+    lost_ns = power.from_ns[1] + 500_000_000
+    readings = [item for name in ("cuda:0", "cuda:1") for item in counter_readings(power, 0, lost_ns, domain=name)]
+    script.add(*sorted(readings, key=lambda item: item.at_ns))
+    reason = "it could be read no longer: GPU is lost"
+    script.add(MeterAbsent(meter="nvml of cuda:1", reason=reason, domains=("cuda:1",)))
+    run = script.run(tmp_path)
+    said = {
+        row.group.name: row.output.reason
+        for row in find_energy(run, run.cells[cell_id]).rows
+        if isinstance(row.output, Without)
+    }
+    assert said["cuda:1"].startswith("nvml cuda:1: ") and said["cuda:1"].endswith(f"; {reason}")
+    assert "GPU is lost" not in said.get("cuda:0", "")

@@ -28,7 +28,7 @@ from tokbench.derive.energy.rows import find_energy
 from tokbench.derive.energy.windows import BOUND_LIMIT, Bound, Frame, Span, Without, measure_span
 from tokbench.derive.energy.work import Levels, Segment, Work, steady_window
 from tokbench.derive.repetitions import UndefinedError
-from tokbench.record.observations import EnergyReading, RunStarted
+from tokbench.record.observations import EnergyReading, RunStarted, TrialFailed, TrialFinished
 from tokbench.record.run import Run
 
 SOURCE = ("nvml", "gpu")
@@ -282,3 +282,74 @@ def test_without_a_steady_window_there_is_a_reason(
     trial = script.run(tmp_path).cells[cell_id].trials[0]
     with pytest.raises(UndefinedError, match=reason):
         steady_window(trial, slots)
+
+
+def test_a_reading_that_does_not_say_how_long_it_took_leaves_no_bound(tmp_path: Path) -> None:
+    """Its share of the error is unknown, not 0; the joules stand."""
+    told = counter_readings(loaded(), 8_000_000_000, 14_000_000_000)
+    silent = [item.model_copy(update={"read_s": None}) for item in told]
+    frame = Frame(BEGIN_NS, END_NS, Work(STEPS, 0.0))
+    span = measure_span(bare_run(tmp_path, silent), SOURCE, frame)
+    assert isinstance(span.bound, Without)
+    assert "does not say how long the counter's readings took" in span.bound.reason
+    assert (None, measure_span(bare_run(tmp_path, told), SOURCE, frame).joules) == (span.why_wide, span.joules)
+
+
+def test_ticks_of_known_error_are_the_edges_where_there_are_two(tmp_path: Path) -> None:
+    readings = counter_readings(loaded(), 8_000_000_000, 14_000_000_000)
+    inside = [number for number, item in enumerate(readings) if BEGIN_NS <= item.at_ns <= END_NS]
+    readings[inside[0]] = readings[inside[0]].model_copy(update={"read_s": None})
+    span = measure_span(bare_run(tmp_path, readings), SOURCE, Frame(BEGIN_NS, END_NS, Work(STEPS, 0.0)))
+    assert isinstance(span.bound, Bound)
+    assert span.seconds == pytest.approx(0.1 * (len(inside) - 2), abs=0.002)
+
+
+def test_a_long_prefill_says_why_its_bound_is_wide(tmp_path: Path) -> None:
+    """A window of 4 s holds six of 0.7 s: the two that are cut weigh much, and the report's cell gets the note."""
+    script, power = Script(), Power()
+    cell_id = script.cell()
+    script.trial(cell_id)
+    energy_trial(script, cell_id, power, prefill_s=0.7, window_s=4.0)
+    script.add(opened(), period(), *counter_readings(power, 0, script.now_ns), *power_readings(power, 0, script.now_ns))
+    run = script.run(tmp_path)
+    energy = find_energy(run, run.cells[cell_id])
+    (row,) = energy.headline
+    assert isinstance(row.prefill, Span) and isinstance(row.prefill.bound, Bound) and isinstance(row.output, Span)
+    assert row.prefill.bound.cuts > BOUND_LIMIT > row.prefill.bound.ticks
+    assert row.prefill.why_wide is not None and energy.has_wide_bound
+    assert "the steps that they cut last up to 700 ms" in row.prefill.why_wide
+    assert row.prefill.why_wide.endswith("a longer energy.window narrows it")
+
+
+def test_readings_of_another_boot_are_in_no_window(tmp_path: Path) -> None:
+    """After a reboot the clock begins anew, and so may the counter: stamps of the two never mix."""
+    script = Script()
+    cell_id = script.cell()
+    begun = script.now_ns
+    script.add(opened())
+    for boot, load_w in enumerate((LOAD_W, 200.0)):
+        script.now_ns, power = begun + boot * 7_000_000, Power()
+        script.load_sample(0.0)
+        script.trial(cell_id, worker=f"worker-{boot}")
+        energy_trial(script, cell_id, power, worker=f"worker-{boot}", load_w=load_w)
+        script.add(period(), *counter_readings(power, 0, script.now_ns), *power_readings(power, 0, script.now_ns))
+        script.load_sample(0.0)
+    run = script.run(tmp_path)
+    spans = [row.output for row in find_energy(run, run.cells[cell_id]).headline]
+    assert [pytest.approx(LOAD_W), pytest.approx(200.0)] == [
+        span.mean_w if isinstance(span, Span) else span.reason for span in spans
+    ]
+
+
+def test_an_energy_trial_that_was_left_out_did_not_fail(tmp_path: Path) -> None:
+    script, power = Script(), Power()
+    cell_id = script.cell()
+    script.trial(cell_id)
+    trial_id = energy_trial(script, cell_id, power)
+    script.events = [
+        event for event in script.events if not (isinstance(event, TrialFinished) and event.trial_id == trial_id)
+    ]
+    script.add(
+        opened(), TrialFailed(trial_id=trial_id, cell_id=cell_id, at_ns=9, cause="skipped", message="it needs 9 s")
+    )
+    assert "the energy trial was left out: it needs 9 s" == reason_of(only_cell(script, tmp_path), "mean_power_w")

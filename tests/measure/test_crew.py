@@ -151,3 +151,20 @@ def test_ceilings_are_measured_once_a_dtype_and_a_refusal_costs_no_worker(
         made.crew.drop(group)
     assert ["ceilings", "open", "open"] == [command.command for command in made.heard]
     assert {"float32"} == made.crew.measured_ceilings
+
+
+def test_a_group_that_is_refused_when_it_is_opened_again_is_lost_and_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only group of a run ended it when it could never be opened; now it has numbers that must be kept."""
+    answers: list[Done | Failed] = [
+        Done(),
+        Failed(cause="engine", text="no room", is_refusal=True, fix="a smaller one"),
+    ]
+    made, plan = hall(tmp_path, monkeypatch, modes=("a",), fault=lambda _: answers.pop(0))
+    made.crew.worker(plan.groups[0], LIMIT_S)
+    made.crew.drop(plan.groups[0])
+    with pytest.raises(GroupLostError, match="no room") as lost:
+        made.crew.worker(plan.groups[0], LIMIT_S)
+    assert ("w1", True) == (lost.value.worker_id, lost.value.failure.is_refusal)
+    assert all(worker.is_closed for worker in made.workers) and not made.crew.has_workers()

@@ -156,6 +156,58 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(orders) == len(set(orders))
 
 
+def test_a_failure_is_remembered_by_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fail again, and cost a worker each time; the record says why there is no energy."""
+    plan = fake_plan(tmp_path / "asked", endless("60", load="{static_batch: 2}"))
+    made = stage(tmp_path / "run", monkeypatch, {"trial": 4.0, "energy": 12.6}, _failing_energy)
+    made.run(plan, energy=Meters())
+    assert ["crashed"] == _causes(made)
+    made.fault, made.names_from = lambda _: None, len(made.workers)
+    before = len(asked(made))
+    made.run(plan, made.read(), Meters())
+    assert (before, ["crashed"]) == (len(asked(made)), _causes(made))
+    assert energy_trials(made)[0].failed is not None
+
+
+def test_what_was_left_out_for_lack_of_time_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = fake_plan(tmp_path / "asked", endless("20", load="{static_batch: 2}"))
+    made = stage(tmp_path / "run", monkeypatch, {"trial": 4.0, "energy": 12.6})
+    made.run(plan, energy=Meters())
+    assert {"skipped"} == {cause for cause in _causes(made) if cause is not None}
+    made.names_from = len(made.workers)
+    longer = fake_plan(tmp_path / "longer", endless("60", load="{static_batch: 2}"))
+    before = len(asked(made))
+    made.run(longer, made.read(), Meters())
+    assert len(asked(made)) > before
+
+
+def _failing_energy(command: Command) -> Done | Failed | None:
+    return CRASH if isinstance(command, RunEnergy) else None
+
+
+def _causes(made: Stage) -> list[str | None]:
+    return [None if trial.failed is None else trial.failed.cause for trial in energy_trials(made)]
+
+
+@pytest.mark.parametrize(("trial_s", "is_left_out"), [("12", True), ("600", False)])
+def test_an_energy_trial_longer_than_a_trial_may_be_is_left_out_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial_s: str, is_left_out: bool
+) -> None:
+    """4.2 s of idle, 2 windows of 4.2 s and what a pass of 2 s outlasts each by: 16.6 s."""
+    plan = fake_plan(tmp_path / "asked", config_text(load="{static_batch: 2}", budget=f"{{trial: {trial_s}}}"))
+    made = stage(tmp_path / "run", monkeypatch, {"trial": 2.0})
+    made.run(plan, energy=Meters())
+    said = [trial.failed.message for trial in energy_trials(made) if trial.failed is not None]
+    assert is_left_out == bool(said)
+    assert all(f"a trial may take {trial_s} s (budget.trial)" in message for message in said)
+    assert is_left_out == (not asked(made))
+
+
+def test_requests_have_an_idle_window_alone_and_need_no_more_time() -> None:
+    lengths = Lengths(5.0, 4.0)
+    assert (13.0 + 600, 5.0) == (lengths.total_s(300.0, has_work=True), lengths.total_s(300.0, has_work=False))
+
+
 def test_a_run_of_the_command_line_records_energy_trials_and_what_the_meter_showed_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from tokbench.record.sweep import make_cell
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "scripts" / "peers.d").glob("*.sh"))
 ABSENT = "tokbench-no-such-package"
+WORKER = {"tokbench": "0.1.0", "pydantic": "2.9", "psutil": "5.9"}
+"""What a worker imports in whichever interpreter."""
 
 
 def make_environment(folder: Path, **packages: str) -> Path:
@@ -44,8 +46,8 @@ def make_environment(folder: Path, **packages: str) -> Path:
 def peers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of environments: one that is complete, one that lacks the engine, one without tokbench."""
     folder = tmp_path_factory.mktemp("peers")
-    make_environment(folder / "whole", engine="9.9", tokbench="0.1.0")
-    make_environment(folder / "empty", tokbench="0.1.0")
+    make_environment(folder / "whole", engine="9.9", **WORKER)
+    make_environment(folder / "empty", **WORKER)
     make_environment(folder / "alone", engine="9.9")
     return folder
 
@@ -61,7 +63,7 @@ def test_an_engine_that_is_not_is_found_in_the_folder_of_its_name(peers: Path) -
     found = find_environment(EngineSpec(kind="whole"), ("engine",), {environments.VARIABLE: str(peers)})
     assert peers / "whole" / "bin" / "python" == found.python
     assert found.is_own
-    assert {"engine": "9.9", "tokbench": "0.1.0"} == found.versions
+    assert {"engine": "9.9", **WORKER} == found.versions
 
 
 def test_without_the_variable_the_folder_stands_beside_the_current_one(peers: Path, tmp_path: Path) -> None:
@@ -72,9 +74,9 @@ def test_without_the_variable_the_folder_stands_beside_the_current_one(peers: Pa
 
 def test_the_config_goes_before_everything_else(peers: Path) -> None:
     python = peers / "whole" / "bin" / "python"
-    found = find_environment(EngineSpec(kind="whole", python=str(python)), ("pydantic",), {})
+    found = find_environment(EngineSpec(kind="whole", python=str(python)), ("rich",), {})
     assert python == found.python
-    assert ["pydantic"] == found.missing
+    assert ["rich"] == found.missing
 
 
 def test_an_interpreter_that_cannot_be_asked_is_named(tmp_path: Path) -> None:
@@ -87,7 +89,24 @@ def test_an_interpreter_that_cannot_be_asked_is_named(tmp_path: Path) -> None:
 
 def test_an_environment_without_tokbench_cannot_hold_a_worker(peers: Path) -> None:
     found = find_environment(EngineSpec(kind="alone"), ("engine",), {environments.VARIABLE: str(peers)})
-    assert ["tokbench"] == found.missing
+    assert [*WORKER] == found.missing
+
+
+def test_an_environment_that_cannot_hold_a_worker_is_refused_with_the_recipe_that_builds_it(tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "vllm", **dict.fromkeys(engines.load_plug("vllm").DESCRIPTION.packages, "1"))
+    with pytest.raises(PlugError) as refused:
+        engines.check_plug(EngineSpec(kind="vllm", python=str(python)))
+    assert f"engine 'vllm' needs tokbench, pydantic, psutil, not installed in {python}" == refused.value.message
+    by_hand = f"{python} -m pip install pydantic psutil and {python} -m pip install --no-deps -e . "
+    assert f"scripts/peers vllm, or {by_hand}(in tokbench's checkout)" == refused.value.fix
+
+
+def test_a_recipe_that_would_find_nothing_to_do_is_not_advised_as_it_is(tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "vllm", **WORKER)
+    (tmp_path / "vllm" / environments.STAMP).touch()
+    with pytest.raises(PlugError) as refused:
+        engines.check_plug(EngineSpec(kind="vllm", python=str(python)))
+    assert str(refused.value.fix).startswith(f"scripts/peers vllm once {tmp_path}/vllm/.tokbench-peer is removed, or ")
 
 
 @pytest.fixture
@@ -120,7 +139,7 @@ def test_an_environment_that_lacks_the_engine_is_named(
 def test_the_list_of_engines_says_where_each_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    python = make_environment(tmp_path / "vllm", vllm="9.9", tokbench="0.1.0")
+    python = make_environment(tmp_path / "vllm", vllm="9.9", **WORKER)
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path))
     listing.show_engines(as_json=False)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("vllm\t"))
@@ -188,10 +207,12 @@ def workshop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(workshop: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def build(
+    workshop: Path, *arguments: str, here: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
     command = [str(workshop / "scripts" / "peers"), *arguments]
-    environ = {**os.environ, "PYTHON": sys.executable, environments.VARIABLE: str(workshop / "out")}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=workshop)
+    environ = {**os.environ, "PYTHON": sys.executable, environments.VARIABLE: str(workshop / "out"), **changes}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=here or workshop)
 
 
 def test_peers_builds_once_and_again_when_the_recipe_changes(workshop: Path) -> None:
@@ -227,3 +248,16 @@ def test_peers_refuses_a_name_that_it_does_not_know(workshop: Path) -> None:
     done = build(workshop, "better")
     assert 2 == done.returncode
     assert "there is no recipe 'better'; there are: bad good" in done.stderr
+
+
+def test_relative_folders_are_taken_from_where_the_caller_stands(workshop: Path, tmp_path: Path) -> None:
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    (here / "python").symlink_to(sys.executable)
+    assert f"good: built in {here}/mine/good" in build(workshop, "good", "--into", "mine", here=here).stdout
+    assert (here / "mine" / "good" / "made").is_file()
+    named = build(workshop, "good", here=here, **{environments.VARIABLE: "named", "PYTHON": "./python"})
+    assert f"good: built in {here}/named/good" in named.stdout
+    by_default = build(workshop, "good", here=here, **{environments.VARIABLE: ""})
+    assert f"good: built in {workshop}/.peers/good" in by_default.stdout
+    assert 2 == build(workshop, "good", "--into").returncode

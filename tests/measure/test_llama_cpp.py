@@ -22,6 +22,7 @@ from tokbench.measure.engines.llama_cpp import engine as plug_engine
 from tokbench.measure.engines.llama_cpp import gguf_file, server
 from tokbench.measure.engines.llama_cpp.engine import LlamaCppEngine
 from tokbench.measure.engines.llama_cpp.gguf_file import Tensor, say_precision
+from tokbench.measure.engines.llama_cpp.options import LlamaCppOptions
 from tokbench.record.spec import ModelSpec
 
 
@@ -144,6 +145,26 @@ def test_a_file_that_was_cut_off_is_refused(folder: Path, tmp_path: Path) -> Non
     (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PlugError, match="cut.gguf is no whole GGUF file"):
         gguf_file.check_source(asked(tmp_path))
+
+
+def test_a_request_that_the_library_throws_out_ends_with_its_reason(
+    library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it would wait for ever if its end were not told."""
+    made = server.LlamaServer(library, Path("x.gguf"), "cpu", 1)
+    made.start(server.Size(1, 256), LlamaCppOptions())
+
+    def throw(body: dict[str, Any]) -> list[dict[str, Any]]:
+        raise RuntimeError("the slot is gone")
+
+    monkeypatch.setattr(ScriptedServer, "script", staticmethod(throw))
+    made.ask("a", server.asking((1, 2), 3))
+    heard = [made.hear(30.0), made.hear(30.0)]
+    assert [{"error": {"message": "the slot is gone"}}, None] == [
+        None if arrival is None or arrival.text is None else json.loads(arrival.text) for arrival in heard
+    ]
+    assert all(arrival is not None and arrival.request_id == "a" for arrival in heard)
+    assert not made._asking
 
 
 @pytest.mark.parametrize(

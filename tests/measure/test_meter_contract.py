@@ -113,6 +113,7 @@ def test_counters_are_finite_and_never_go_back_but_at_their_range(scripted: Mete
             assert wrapped >= earlier.joules
             assert later.range_j is None or later.joules <= later.range_j
             assert later.read_s is None or later.read_s >= 0
+            assert later.joules == earlier.joules or later.read_s is not None
 
 
 def test_a_closed_meter_can_be_closed_again(scripted: Meter) -> None:

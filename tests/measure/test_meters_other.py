@@ -101,3 +101,20 @@ def test_without_zeus_or_a_card_it_says_so() -> None:
     assert Unavailable("zeus is not installed", "pip install zeus") == absent.availability()
     assert isinstance(cross_check(DeviceFacts(kind="cpu", name="CPU"))[0].availability(), Unavailable)
     assert ["GPU-b"] == [item.device_uuid for item in cross_check(None)[0].opened()]
+
+
+def test_macos_that_tells_nothing_any_longer_ends_the_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = ScriptedTime()
+    library = ScriptedApple(time)
+    meter = apple.open_meter(None, None, library, "darwin", time.monotonic_ns)
+
+    def fail() -> None:
+        raise RuntimeError("IOReport subscription lost")
+
+    monkeypatch.setattr(library, "get_cumulative_energy", fail)
+    with pytest.raises(PlugError, match="macOS tells no energy any longer: IOReport subscription lost"):
+        meter.read()
+    opened = apple.open_meter(None, None, library, "darwin", time.monotonic_ns)
+    assert Unavailable("macOS tells no energy: IOReport subscription lost", "it needs Apple silicon") == (
+        opened.availability()
+    )

@@ -65,7 +65,7 @@ def test_another_format_other_weights_and_other_tools_are_other_conversions(
 ) -> None:
     converter = Converter()
     folders = [made_by(converter, weights).folder, made_by(converter, weights, PRECISIONS["int8"]).folder]
-    os.utime(weights / "model.safetensors", ns=(1, 1))
+    (weights / "model.safetensors").write_text("y" * 10)
     folders.append(made_by(converter, weights).folder)
     monkeypatch.setattr(conversion, "versions", lambda: {"openvino": "2"})
     folders.append(made_by(converter, weights).folder)
@@ -109,3 +109,31 @@ def test_the_reference_is_the_childs_answer(weights: Path, monkeypatch: pytest.M
     found = reference.compare_with_transformers(weights, [(1, 2)], [[3, 4]])
     assert (2, 1, 0.5) == found[1:]
     assert "transformers 5.5.4" in found.reference
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "model-00002-of-00002.safetensors", "pytorch_model.bin", "chat_template.jinja"],
+)
+def test_whatever_a_conversion_reads_is_in_the_fingerprint(weights: Path, name: str) -> None:
+    """In whichever format the weights are, and in how many shards; small files by content, not by time."""
+    for file in (name, "model-00001-of-00002.safetensors"):
+        (weights / file).write_text("before")
+    before = conversion.source_fingerprint(weights)
+    os.utime(weights / name, ns=(1, 1))
+    assert before == conversion.source_fingerprint(weights)
+    (weights / name).write_text("behind")
+    assert before != conversion.source_fingerprint(weights)
+    (weights / name).unlink()
+    assert before != conversion.source_fingerprint(weights)
+
+
+def test_large_files_are_not_read_for_a_fingerprint(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "READ_BYTES", 9)
+    before = conversion.source_fingerprint(weights)
+    state = (weights / "model.safetensors").stat()
+    (weights / "model.safetensors").write_text("y" * 10)
+    os.utime(weights / "model.safetensors", ns=(state.st_mtime_ns, state.st_mtime_ns))
+    assert before == conversion.source_fingerprint(weights)
+    os.utime(weights / "model.safetensors", ns=(1, 1))
+    assert before != conversion.source_fingerprint(weights)

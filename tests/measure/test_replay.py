@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch._dynamo.utils
 from torch.nn.functional import silu
 
+from tiny_engines import request, work
+from tokbench.errors import TrialError
 from tokbench.measure.engines.transformers import replay
+from tokbench.measure.engines.transformers.engine import TransformersEngine
 from tokbench.measure.engines.transformers.launches import InductorBackend, Launch
 
 
@@ -90,3 +93,26 @@ def test_a_place_given_back_is_taken_again_unless_a_view_holds_it() -> None:
     del first
     gc.collect()
     assert arena.empty_strided((2, 4), (4, 1), torch.float32).data_ptr() == at
+
+
+class OnceRight:
+    """A recording that does its first step and none after it."""
+
+    kernels = 1
+
+    def __init__(self, launch: Callable[[], object]) -> None:
+        self.launch = launch
+        self.steps = 0
+
+    def __call__(self) -> None:
+        self.steps += 1
+        if self.steps == 1:
+            self.launch()
+
+
+def test_a_recording_that_is_right_for_one_step_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"compile_backend": "inductor"}
+    engine = TransformersEngine(request("tiny-llama", "compiled", options=options, overrides={"num_hidden_layers": 1}))
+    monkeypatch.setattr(replay, "record", OnceRight)
+    with pytest.raises(TrialError, match="the replayed kernels do not do what the generated code does"):
+        engine.prepare(work(rows=1))

@@ -80,8 +80,21 @@ def test_one_round_reads_the_machine_and_every_meter() -> None:
     assert [LoadSample, PowerReading, PowerReading] == [type(event) for event in kept]
 
 
-@pytest.mark.parametrize("fault", [OSError("the card fell off the bus"), PlugError("the card fell off the bus")])
-def test_a_meter_that_fails_is_recorded_once_and_the_others_go_on(fault: Exception) -> None:
+class ForeignError(Exception):
+    """As a vendor's library raises: of no kind that tokbench knows."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (OSError("the card fell off the bus"), "the card fell off the bus"),
+        (PlugError("the card fell off the bus"), "the card fell off the bus"),
+        (RuntimeError("the card fell off the bus"), "RuntimeError: the card fell off the bus"),
+        (ForeignError("code 15"), "ForeignError: code 15"),
+        (KeyError("energy"), "KeyError: 'energy'"),
+    ],
+)
+def test_a_meter_that_fails_is_recorded_once_and_the_others_go_on(fault: Exception, said: str) -> None:
     kept: list[Event] = []
     broken, whole = Scripted(fault), Scripted()
     time = ScriptedTime()
@@ -89,10 +102,32 @@ def test_a_meter_that_fails_is_recorded_once_and_the_others_go_on(fault: Excepti
     while whole.reads < 3:
         time.sleep_until(sampler.poll_due())
     absent = [event for event in kept if isinstance(event, MeterAbsent)]
-    assert [MeterAbsent(meter="broken", reason="it could be read no longer: the card fell off the bus")] == absent
+    reason = f"it could be read no longer: {said}"
+    assert [MeterAbsent(meter="broken", reason=reason, domains=("board",))] == absent
     assert (1, 3) == (broken.reads, whole.reads)
     sampler.close()
     assert (1, 1) == (broken.closes, whole.closes)
+
+
+def test_a_librarys_own_exception_ends_neither_the_thread_nor_the_other_meters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(meter_watch, "COARSE_NS", 1_000_000)
+    enough = threading.Event()
+    kept: list[Event] = []
+
+    def append(event: Event) -> None:
+        kept.append(event)
+        if sum(isinstance(each, PowerReading) for each in kept) >= 3:
+            enough.set()
+
+    broken = Scripted(RuntimeError("no answer"))
+    sampler = Sampler(append, lambda: None, {"broken": broken, "whole": Scripted()})
+    sampler.start()
+    assert enough.wait(10), "the thread died with the meter that failed first"
+    sampler.close()
+    assert ["broken"] == [event.meter for event in kept if isinstance(event, MeterAbsent)]
+    assert "" == capsys.readouterr().err
 
 
 def test_the_thread_samples_from_the_start_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,9 +137,11 @@ def test_wraps_and_steps_back_are_recorded_as_they_were_read() -> None:
 
 def test_a_device_that_vanishes_is_recorded_and_read_no_more() -> None:
     events = watched(vanishes_at_s=13.0)
-    assert [MeterAbsent(meter="simulated-0", reason="it could be read no longer: the device has vanished")] == [
-        event for event in events if isinstance(event, MeterAbsent)
-    ]
+    assert [
+        MeterAbsent(
+            meter="simulated-0", reason="it could be read no longer: the device has vanished", domains=("board",)
+        )
+    ] == [event for event in events if isinstance(event, MeterAbsent)]
     assert [] == readings(events, 13.0)
 
 

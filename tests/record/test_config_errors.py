@@ -230,3 +230,15 @@ def test_another_number_of_layers_is_for_random_weights_alone(tmp_path: Path, we
 @pytest.mark.parametrize("layers", ["0", "2.5", "all"])
 def test_layers_are_a_whole_number_above_nothing(tmp_path: Path, layers: str) -> None:
     assert "--set model.layers: should be " in fault(tmp_path, overrides=(f"model.layers={layers}",))
+
+
+def test_an_energy_window_longer_than_its_trial_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    text = "name: a\nmodel: {source: shape:a}\nengine: {kind: fake}\nbudget: {trial: 30}\nenergy: {window: WINDOW}\n"
+    path.write_text(text.replace("WINDOW", "31"), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"energy.window \(31 s\) is longer than budget.trial \(30 s\)") as caught:
+        read_config(path)
+    assert (str(path), 5, "energy") == (caught.value.file, caught.value.line, caught.value.key)
+    assert caught.value.fix is not None and "raise budget.trial, or shorten energy.window" in caught.value.fix
+    path.write_text(text.replace("WINDOW", "30"), encoding="utf-8")
+    assert read_config(path)

@@ -26,32 +26,28 @@ interval of the samples beside a GPU or a meter (0.2 s), so that a short repetit
 
 
 class Timeline:
-    """The samples of a run in time order, so that those beside a trial are found without looking at all of them."""
+    """The samples of a run by boot and in time order, so that those beside a trial are found without looking at all."""
 
     def __init__(self, run: Run) -> None:
-        numbered = sorted(enumerate(run.load_samples), key=lambda item: item[1].at_ns)
-        self._written = [number for number, _ in numbered]
-        self._samples = [sample for _, sample in numbered]
-        self._times = [sample.at_ns for sample in self._samples]
+        boots = range(run.boots.current + 1)
+        self._samples = [sorted(run.in_boot(boot).load_samples, key=lambda item: item.at_ns) for boot in boots]
+        self._times = [[sample.at_ns for sample in samples] for samples in self._samples]
 
     def around(self, trials: Sequence[Trial]) -> list[tuple[LoadSample, LoadSample]]:
         """Neighbouring samples that enclose or lie in one of the finished trials."""
-        found: set[int] = set()
+        found: set[tuple[int, int]] = set()
         for trial in trials:
             if trial.finished is not None:
-                first = max(bisect.bisect_right(self._times, trial.started.at_ns) - 1, 0)
-                last = min(bisect.bisect_left(self._times, trial.finished.at_ns), len(self._times) - 1)
-                found.update(range(first, last))
-        return [
-            (self._samples[index], self._samples[index + 1])
-            for index in sorted(found)
-            if self._written[index + 1] == self._written[index] + 1  # else of two sessions, a reboot between them
-        ]
+                times = self._times[trial.boot]
+                first = max(bisect.bisect_right(times, trial.started.at_ns) - 1, 0)
+                last = min(bisect.bisect_left(times, trial.finished.at_ns), len(times) - 1)
+                found.update((trial.boot, index) for index in range(first, last))
+        return [(self._samples[boot][index], self._samples[boot][index + 1]) for boot, index in sorted(found)]
 
-    def inside(self, start_at_ns: int, end_at_ns: int) -> list[LoadSample]:
-        """Samples taken from the one moment to the other."""
-        first, last = bisect.bisect_left(self._times, start_at_ns), bisect.bisect_right(self._times, end_at_ns)
-        return self._samples[first:last]
+    def inside(self, boot: int, start_at_ns: int, end_at_ns: int) -> list[LoadSample]:
+        """Samples of one boot taken from the one moment to the other."""
+        times = self._times[boot]
+        return self._samples[boot][bisect.bisect_left(times, start_at_ns) : bisect.bisect_right(times, end_at_ns)]
 
 
 def find_disturbances(run: Run, cell: CellRecord) -> dict[str, tuple[Code, ...]]:
@@ -165,7 +161,7 @@ def _clocks(run: Run, timeline: Timeline, trial: Trial) -> list[float]:
 
     A GPU's are those of its multiprocessors, a CPU's the mean of all cores.
     """
-    samples = [sample for start, end in _measured_spans(trial) for sample in timeline.inside(start, end)]
+    samples = [sample for start, end in _measured_spans(trial) for sample in timeline.inside(trial.boot, start, end)]
     free = [sample for sample in samples if POWER_CAP not in (sample.throttle_reasons or ())]
     clocks = [sample.sm_clock_mhz if is_gpu(run.device) else sample.cpu_mhz for sample in free]
     return [float(mhz) for mhz in clocks if mhz]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
+from tokbench.record.run import Run
 from tokbench.record.spec import EnergySpec
 
 LEAST_WINDOW_S = 2.0
@@ -39,9 +40,34 @@ class Lengths(NamedTuple):
     idle_s: float
     window_s: float
 
-    def total_s(self, trial_s: float | None) -> float:
-        """About how long the trial takes; `trial_s` is a repetition, which each window of work may outlast by."""
-        return self.idle_s + 2 * self.window_s + 2 * (trial_s or 0.0)
+    def total_s(self, trial_s: float | None, *, has_work: bool) -> float:
+        """About how long the trial takes; `trial_s` is a repetition, which each window of work may outlast by.
+
+        `has_work`: of a static batch; requests have an idle window alone.
+        """
+        return self.idle_s + (2 * self.window_s + 2 * (trial_s or 0.0) if has_work else 0.0)
+
+
+def why_no_time(needed_s: float, left_s: float, trial_s: float) -> str | None:
+    """Why an energy trial cannot take place: the budget's rest or `budget.trial` is too short; None where it can."""
+    if left_s < needed_s:
+        return f"it needs {needed_s:.0f} s, and {left_s:.0f} s of the budget are left"
+    if trial_s < needed_s:
+        return f"it needs {needed_s:.0f} s, and a trial may take {trial_s:.0f} s (budget.trial)"
+    return None
+
+
+def lost_before(earlier: Run) -> set[str]:
+    """Cells whose energy trial failed in an earlier part of a run: they have no further one in this run either.
+
+    One that was left out for lack of time did not fail, and is made up for.
+    """
+    return {
+        cell.cell_id
+        for cell in earlier.cells.values()
+        for trial in cell.energy_trials
+        if trial.failed is not None and trial.failed.cause != "skipped"
+    }
 
 
 def window_lengths(spec: Literal["auto", "off"] | EnergySpec, period_s: float | None, *, is_gpu: bool) -> Lengths:

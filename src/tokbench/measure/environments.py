@@ -23,6 +23,10 @@ VARIABLE = "TOKBENCH_PEERS"
 """Names the folder with one environment per engine, as `scripts/peers` builds them."""
 FOLDER = Path(".peers")
 """That folder where the variable is not set, beside the current directory."""
+STAMP = ".tokbench-peer"
+"""What `scripts/peers` leaves in an environment that it has built; while it is there and current it builds nothing."""
+OURS = ("tokbench", "pydantic", "psutil")
+"""What a worker imports in whichever interpreter; `scripts/peers` installs it beside the engine."""
 ASK_S = 60.0
 """A cold start of Python on a busy machine takes seconds."""
 ASK = (
@@ -45,7 +49,7 @@ class Environment(NamedTuple):
     is_own: bool
     """Whether it is another one than the one that runs."""
     versions: Mapping[str, str | None]
-    """By distribution; None where it is not installed. Of another interpreter tokbench too, which its worker needs."""
+    """By distribution; None where it is not installed. Of another interpreter those too that a worker needs."""
 
     @property
     def missing(self) -> list[str]:
@@ -73,6 +77,21 @@ def find_environment(
     return _other(python, packages) if python.exists() else running
 
 
+def how_to_complete(environment: Environment, kind: str, *, has_recipe: bool) -> str:
+    """What to do about packages that another interpreter lacks. tokbench comes from a checkout, never from an index."""
+    python, missing = environment.python, environment.missing
+    commands = []
+    if others := [name for name in missing if name != "tokbench"]:
+        commands.append(f"{python} -m pip install {' '.join(others)}")
+    if "tokbench" in missing:
+        commands.append(f"{python} -m pip install --no-deps -e . (in tokbench's checkout)")
+    by_hand = " and ".join(commands)
+    if not has_recipe:
+        return by_hand
+    stamp = python.parent.parent / STAMP
+    return f"scripts/peers {kind}{f' once {stamp} is removed' if stamp.exists() else ''}, or {by_hand}"
+
+
 def installed_version(distribution: str) -> str | None:
     """The version of a distribution in the running interpreter, None where it is absent."""
     try:
@@ -84,7 +103,7 @@ def installed_version(distribution: str) -> str | None:
 def _other(python: Path, packages: Sequence[str]) -> Environment:
     # Not resolved: a virtual environment's interpreter is a link, and finds its packages by the link's place.
     absolute = Path(os.path.abspath(python))
-    return Environment(absolute, True, _versions_in(absolute, (*packages, "tokbench")))
+    return Environment(absolute, True, _versions_in(absolute, tuple(dict.fromkeys((*packages, *OURS)))))
 
 
 @functools.cache
@@ -98,6 +117,6 @@ def _versions_in(python: Path, packages: tuple[str, ...]) -> Mapping[str, str | 
         said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
         raise PlugError(
             f"engine.python: {python} is no Python that can be asked for its packages: {said}",
-            fix="name a python >= 3.11 in which the engine and tokbench are installed; scripts/peers builds one",
+            fix="name a python >= 3.11 in which the engine and tokbench are installed; scripts/peers NAME builds one",
         ) from None
     return found

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tokbench.measure.budget import Budget
 from tokbench.measure.crew import Crew, GroupLostError
-from tokbench.measure.energy_trial import EnergySource, window_lengths
+from tokbench.measure.energy_trial import EnergySource, lost_before, why_no_time, window_lengths
 from tokbench.measure.ledger import Account, Ledger, rate_of
 from tokbench.measure.messages import Failed, PrepareCell, RunEnergy, RunTrial, WarmUp
 from tokbench.measure.order import Turn
@@ -72,7 +72,7 @@ class Visitor:
         """The meters; None where none are read."""
         self._energy_trials = 0
         self._without_energy: set[str] = set()
-        """Cells whose energy trial failed: they have no further one."""
+        """Cells whose energy trial failed, in an earlier part of the run too: they have no further one."""
         self.failed = 0
         self.lost: set[str] = set()
 
@@ -83,6 +83,7 @@ class Visitor:
         self._order = max((started.order + 1 for started in trials), default=0)
         self._sentinels = sum(started.purpose == "sentinel" for started in trials)
         self._energy_trials = sum(started.purpose == "energy" for started in trials)
+        self._without_energy = lost_before(earlier)
         self._checked_groups = {cell.planned.group for cell in cells if cell.identity}
         self._repeated_cells = {cell.cell_id for cell in cells if cell.repeats}
 
@@ -209,10 +210,12 @@ class Visitor:
         if self.energy is None or not self.energy.has_meters() or attempt.turn.cell_id in self._without_energy:
             return
         lengths = window_lengths(self._spec.energy, self.energy.period_s(), is_gpu=self._is_gpu)
-        needed_s, left_s = lengths.total_s(self._account(attempt.planned).trial_s), self.budget.left_s()
+        has_work = attempt.planned.cell.spec.load.kind == "static_batch"
+        needed_s = lengths.total_s(self._account(attempt.planned).trial_s, has_work=has_work)
         trial_id = self._start_trial(attempt)
-        if left_s < needed_s:
-            self._leave_out(attempt, trial_id, f"it needs {needed_s:.0f} s, and {left_s:.0f} s of the budget are left")
+        reason = why_no_time(needed_s, self.budget.left_s(), self._spec.budget.trial)
+        if reason is not None:
+            self._leave_out(attempt, trial_id, reason)
             return
         command = RunEnergy(trial_id=trial_id, idle_s=lengths.idle_s, window_s=lengths.window_s)
         with self._close_looks():

@@ -76,6 +76,8 @@ class MeterAbsent(Frozen):
     meter: str
     reason: str
     remedy: str | None = None
+    domains: tuple[str, ...] = ()
+    """Those that were read until then; empty where it never was, and in records from before they were kept."""
 
 
 class LoadSample(Frozen):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tokbench.errors import RecordError
 from tokbench.record.blocks import Purpose
+from tokbench.record.boots import Boots, Instruments
 from tokbench.record.cost import CostSpec
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, HostFacts, ModelFacts
 from tokbench.record.observations import (
@@ -67,6 +68,8 @@ class Trial:
     """One repetition of a cell: its events."""
 
     started: TrialStarted
+    boot: int = 0
+    """The boot of the machine that it ran in: stamps of two boots are never set side by side."""
     device: DeviceFacts | None = None
     """As read last before the trial: a resumed run reads it anew."""
     windows: dict[str, Window] = dataclasses.field(default_factory=dict)
@@ -145,6 +148,7 @@ class Run:
     periods: list[CounterPeriod] = dataclasses.field(default_factory=list)
     """In order: a counter's last one before a moment holds at that moment."""
     load_samples: list[LoadSample] = dataclasses.field(default_factory=list)
+    boots: Boots = dataclasses.field(default_factory=Boots)
     blocks: list[BlockStarted] = dataclasses.field(default_factory=list)
     """In order; empty in records from before they were kept."""
     ended: RunEnded | None = None
@@ -153,6 +157,15 @@ class Run:
     _trials: dict[str, Trial] = dataclasses.field(default_factory=dict)
     _models: dict[str, ModelFacts] = dataclasses.field(default_factory=dict)
     _engines: dict[str, EngineFacts] = dataclasses.field(default_factory=dict)
+
+    @property
+    def instruments(self) -> Instruments:
+        """Everything that instruments read, of all boots."""
+        return Instruments(self.load_samples, self.energy, self.power, self.periods)
+
+    def in_boot(self, boot: int) -> Instruments:
+        """What they read in one boot of the machine: only its stamps may be set beside those of a trial in it."""
+        return self.boots.cut(self.instruments, boot)
 
 
 def read_run(folder: Path) -> Run:
@@ -180,6 +193,7 @@ def _place(run: Run, event: Event) -> None:
         case EnergyReading() | PowerReading() | MeterAbsent() | MeterOpened() | CounterPeriod():
             _place_reading(run, event)
         case LoadSample():
+            run.boots.note(event, run.instruments)
             run.load_samples.append(event)
         case ClockAnchor():
             run.anchors.append(event)
@@ -266,7 +280,8 @@ def _spec_of(event: CellPlanned) -> CellSpec:
 
 def _place_in_trial(run: Run, event: Event) -> None:
     if isinstance(event, TrialStarted):
-        trial = Trial(event, run.device)
+        run.boots.note(event, run.instruments)
+        trial = Trial(event, run.boots.current, run.device)
         run._trials[event.trial_id] = trial
         cell = _known(run.cells, event.cell_id, "cell")
         _trials_for(cell, event.purpose).append(trial)

@@ -280,3 +280,15 @@ class RunSpec(SpecPart):
     compare: CompareSpec = CompareSpec()
     cost: CostSpec | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @field_validator("energy")
+    @classmethod
+    def _check_window(cls, value: object, info: ValidationInfo) -> object:
+        """A window that outlasts its trial would end every energy trial as a timeout."""
+        budget = info.data.get("budget")
+        window_s = value.window if isinstance(value, EnergySpec) else None
+        if window_s is not None and isinstance(budget, BudgetSpec) and window_s > budget.trial:
+            message = f"energy.window ({window_s:g} s) is longer than budget.trial ({budget.trial:g} s)"
+            fix = "an energy trial holds up to three windows: raise budget.trial, or shorten energy.window"
+            raise PydanticCustomError("refused", "{message}", {"message": message, "fix": fix})
+        return value

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.observations import PowerReading
 from tokbench.record.timings import NS
 
@@ -52,10 +53,16 @@ def integrate_power(readings: Sequence[PowerReading], start_at_ns: float, end_at
     """
     within = [reading for reading in readings if start_at_ns <= reading.at_ns <= end_at_ns]
     if len(within) < MIN_POWER_READINGS:
-        raise UndefinedError(f"{len(within)} power readings lie within the window; {MIN_POWER_READINGS} are needed")
+        raise UndefinedError(
+            t(
+                "{count} power readings lie within the window; {needed} are needed",
+                count=len(within),
+                needed=MIN_POWER_READINGS,
+            )
+        )
     points = [(float(reading.at_ns), reading.watts) for reading in within]
     points = [(start_at_ns, points[0][1]), *points, (end_at_ns, points[-1][1])]
     joules = sum((b - a) * (left + right) / 2 for (a, left), (b, right) in itertools.pairwise(points)) * NS
     if joules <= 0:
-        raise UndefinedError("the power sensor showed no power")
+        raise UndefinedError(t("the power sensor showed no power"))
     return joules

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.observations import CounterPeriod, EnergyReading, PowerReading
 from tokbench.record.timings import NS
 from tokbench.units import SECONDS, format_value
@@ -31,6 +32,8 @@ class Tick(NamedTuple):
     at_ns: float
     error_s: float
     joules: float
+    is_bounded: bool = True
+    """Whether the error is all there is: False where the record does not say how long the reading took."""
 
 
 Reading = TypeVar("Reading", EnergyReading, PowerReading)
@@ -65,7 +68,9 @@ def unwrap(readings: Sequence[EnergyReading]) -> list[float]:
         fall = before.joules - now.joules
         if fall > 0:
             if now.range_j is None or fall < WRAP_SHARE * now.range_j:
-                raise UndefinedError(f"the counter went backwards by {fall:.4g} J within the window")
+                raise UndefinedError(
+                    t("the counter went backwards by {fall_j} J within the window", fall_j=f"{fall:.4g}")
+                )
             added += now.range_j
         joules.append(now.joules + added)
     return joules
@@ -75,7 +80,8 @@ def find_ticks(readings: Sequence[EnergyReading], period_s: float | None) -> lis
     """The moves of the counter that the readings show.
 
     A value read at `at_ns` came up after the last poll that saw the one before, and no longer ago than one period:
-    the tick is put in the middle of that stretch, its error is half of it and half of the time that reading took.
+    the tick is put in the middle of that stretch, its error is half of it and half of the time that reading took. Where
+    that time is not recorded the error is not known whole: the tick is marked, and bounds nothing.
 
     Raises:
         UndefinedError: the counter went backwards.
@@ -90,7 +96,9 @@ def find_ticks(readings: Sequence[EnergyReading], period_s: float | None) -> lis
         since += [] if period_s is None else [reading.at_ns - period_s / NS]
         if since:
             half_ns = (reading.at_ns - max(since)) / 2
-            ticks.append(Tick(reading.at_ns - half_ns, half_ns * NS + (reading.read_s or 0.0) / 2, joules))
+            took_s = reading.read_s
+            error_s = half_ns * NS + (0.0 if took_s is None else took_s / 2)
+            ticks.append(Tick(reading.at_ns - half_ns, error_s, joules, is_bounded=took_s is not None))
     return ticks
 
 
@@ -136,11 +144,15 @@ def check_alive(readings: Sequence[EnergyReading], period_s: float | None, end_a
             since = now
     if still_s > STALE_PERIODS * period_s:
         raise UndefinedError(
-            f"the counter stood still for {format_value(still_s, SECONDS)} under load; "
-            f"it moves every {format_value(period_s, SECONDS)}"
+            t(
+                "the counter stood still for {still} under load; it moves every {period}",
+                still=format_value(still_s, SECONDS),
+                period=format_value(period_s, SECONDS),
+            )
         )
     gaps = [(now.at_ns - before.at_ns) * NS for before, now in itertools.pairwise(readings)]
     allowed_s = STALE_PERIODS * max(period_s, statistics.median(gaps) if gaps else 0.0)
     silent_s = (end_at_ns - readings[-1].at_ns) * NS
     if silent_s > (allowed_s if is_lost else max(allowed_s, SILENT_S)):
-        raise UndefinedError(f"the meter gave nothing new in the last {format_value(silent_s, SECONDS)} of the window")
+        silent = format_value(silent_s, SECONDS)
+        raise UndefinedError(t("the meter gave nothing new in the last {silent} of the window", silent=silent))

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from tokbench.derive.disturbances import is_gpu
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.observations import MeterOpened
 from tokbench.record.run import CellRecord, Run
 
@@ -62,9 +63,15 @@ def rank_groups(run: Run, cell: CellRecord, groups: Sequence[Group]) -> list[Gro
     fitting = [group for group in groups if group.scope in scopes and _covers(run, cell, group)]
     if not fitting:
         metered = ", ".join(f"{group.name} ({group.meter}, {group.scope})" for group in groups)
-        count = cell.spec.device_count
-        what = "the device that did the work" if count == 1 else f"the {count} devices that held the model"
-        raise UndefinedError(f"no meter covers {what}; metered: {metered}")
+        if (count := cell.spec.device_count) == 1:
+            raise UndefinedError(t("no meter covers the device that did the work; metered: {metered}", metered=metered))
+        raise UndefinedError(
+            t(
+                "no meter covers the {count} devices that held the model; metered: {metered}",
+                count=count,
+                metered=metered,
+            )
+        )
     return sorted(fitting, key=lambda group: (scopes.index(group.scope), _is_estimated(group)))
 
 

@@ -12,6 +12,7 @@ from tokbench.derive.energy.domains import Group, find_groups, rank_groups
 from tokbench.derive.energy.windows import Frame, Span, Without, add_spans, measure_span
 from tokbench.derive.energy.work import Work, output_work, prompt_work, request_work, steady_window
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.observations import MeterOpened, WindowKind
 from tokbench.record.run import CellRecord, Run, Trial
 
@@ -44,12 +45,17 @@ class EnergyRow:
         if isinstance(self.output, Without):
             return self.output
         if isinstance(self.idle, Without):
-            return Without(f"no idle power: {self.idle.reason}")
+            return Without(t("no idle power: {reason}", reason=self.idle.reason))
         idle_j = self.idle.mean_w * self.output.seconds
         unsure_j = self.output.unsure_share * self.output.joules + self.idle.unsure_share * idle_j
         if self.output.joules - idle_j <= unsure_j:
+            idle_w, load_w = f"{self.idle.mean_w:.4g}", f"{self.output.mean_w:.4g}"
             return Without(
-                f"idle power of {self.idle.mean_w:.4g} W cannot be told from {self.output.mean_w:.4g} W under load"
+                t(
+                    "idle power of {idle_w} W cannot be told from {load_w} W under load",
+                    idle_w=idle_w,
+                    load_w=load_w,
+                )
             )
         return (self.output.joules - idle_j) / self.output.tokens
 
@@ -136,7 +142,7 @@ def why_no_meter(run: Run) -> str:
         + (f" ({meter.remedy})" if meter.remedy else "")
         for meter in run.absent_meters
     ]
-    return "; ".join(dict.fromkeys(told)) or "no meter was read in this run"
+    return "; ".join(dict.fromkeys(told)) or t("no meter was read in this run")
 
 
 def _metered_trials(cell: CellRecord) -> list[Trial]:
@@ -146,8 +152,28 @@ def _metered_trials(cell: CellRecord) -> list[Trial]:
 
 
 def _why_no_trial(cell: CellRecord) -> str:
-    failed = [trial.failed.message for trial in cell.energy_trials if trial.failed is not None]
-    return f"the energy trial failed: {failed[-1]}" if failed else "no energy trial of this cell came to its end"
+    """A failure goes before what was only left out: the one is not tried again, the other is made up for."""
+    ended = [trial.failed for trial in cell.energy_trials if trial.failed is not None]
+    failed = [each for each in ended if each.cause != "skipped"]
+    if failed:
+        return t("the energy trial failed: {reason}", reason=failed[-1].message)
+    if ended:
+        return t("the energy trial was left out: {reason}", reason=ended[-1].message)
+    return t("no energy trial of this cell came to its end")
+
+
+def _find_lost(run: Run) -> dict[tuple[str, str], str]:
+    """Why a domain could be read no longer, by meter and domain.
+
+    Each card of a split model has a meter of its own, recorded as `nvml of cuda:1`; its domains tell which it was.
+    """
+    return {
+        (domain.meter, domain.domain): absent.reason
+        for absent in run.absent_meters
+        for domain in run.meters
+        if (domain.domain in absent.domains if absent.domains else absent.meter == domain.meter)
+        and absent.meter.partition(" of ")[0] == domain.meter
+    }
 
 
 class _Reader:
@@ -158,7 +184,7 @@ class _Reader:
         self._cell = cell
         self._timeline = Timeline(run)
         self._counted = frozenset((reading.meter, reading.domain) for reading in run.energy)
-        self._lost = {item.meter: item.reason for item in run.absent_meters}
+        self._lost = _find_lost(run)
 
     def row(self, trial: Trial, group: Group) -> EnergyRow:
         idle = self._try(lambda: self._idle(trial, group))
@@ -187,13 +213,13 @@ class _Reader:
         source = (domain.meter, domain.domain)
         frame = frame._replace(
             has_counter=source in self._counted,
-            is_lost=domain.meter in self._lost,
+            is_lost=source in self._lost,
             limit_w=self._limit_w(domain),
         )
         try:
             return measure_span(self._run, source, frame)
         except UndefinedError as undefined:
-            why = f"; {self._lost[domain.meter]}" if domain.meter in self._lost else ""
+            why = f"; {self._lost[source]}" if source in self._lost else ""
             raise UndefinedError(f"{domain.meter} {domain.domain}: {undefined}{why}") from None
 
     def _limit_w(self, domain: MeterOpened) -> float | None:
@@ -203,10 +229,11 @@ class _Reader:
 
     def _idle(self, trial: Trial, group: Group) -> Span:
         """Idle with the model loaded: of the trial itself, else of the cell's energy trials."""
-        own = trial.of_kind("idle") or [w for other in self._cell.energy_trials for w in other.of_kind("idle")]
-        if not own or own[0].closed is None:
-            raise UndefinedError("no idle window was held with the model loaded")
-        frame = Frame(own[0].opened.at_ns, own[0].closed.at_ns, None)
+        held = [(each.boot, window) for each in (trial, *self._cell.energy_trials) for window in each.of_kind("idle")]
+        boot, window = held[0] if held else (trial.boot, None)
+        if window is None or window.closed is None:
+            raise UndefinedError(t("no idle window was held with the model loaded"))
+        frame = Frame(window.opened.at_ns, window.closed.at_ns, None, boot=boot)
         try:
             return add_spans([self._measure(domain, frame) for domain in group.domains])
         except UndefinedError as undefined:
@@ -229,11 +256,11 @@ class _Reader:
             load.concurrency if load.kind == "closed" else load.static_batch if load.kind == "static_batch" else None
         )
         start, end = steady_window(trial, slots)
-        return Frame(start, end, request_work(trial))
+        return Frame(start, end, request_work(trial), boot=trial.boot)
 
     def _prefill_frame(self, trial: Trial) -> Frame:
         if trial.requests:
-            raise UndefinedError("prefill and decode of requests run side by side: one meter cannot tell them apart")
+            raise UndefinedError(t("prefill and decode of requests run side by side: one meter cannot tell them apart"))
         prompt = self._cell.spec.workload.prompt_tokens
         return self._frame(trial, "energy_prefill", lambda traces: prompt_work(traces, prompt))
 
@@ -241,16 +268,17 @@ class _Reader:
         """The window from its first step's begin to its last step's end."""
         traces = [trace for window in trial.of_kind(kind) for trace in window.steps if trace.step_at_ns]
         if not traces:
-            raise UndefinedError(f"no {kind.removeprefix('energy_')} was held long enough for a meter")
+            work_of = kind.removeprefix("energy_")
+            raise UndefinedError(t("no {work} was held long enough for a meter", work=work_of))
         work = count(traces)
-        return Frame(traces[0].start_at_ns, traces[-1].step_at_ns[-1], work)
+        return Frame(traces[0].start_at_ns, traces[-1].step_at_ns[-1], work, boot=trial.boot)
 
     def _around(self, trial: Trial) -> Around:
         try:
             frame = self._output_frame(trial)
         except UndefinedError:
             return Around(None, None)
-        samples = self._timeline.inside(frame.start_at_ns, frame.end_at_ns)
+        samples = self._timeline.inside(trial.boot, frame.start_at_ns, frame.end_at_ns)
         heat = [sample.temperature_c for sample in samples if sample.temperature_c is not None]
         events = [sample.throttle_reasons for sample in samples if sample.throttle_reasons is not None]
         told = tuple(dict.fromkeys(reason for reasons in events for reason in reasons)) if events else None

@@ -11,6 +11,7 @@ from tokbench.derive.energy.agreement import Second, choose_kind, integrate_powe
 from tokbench.derive.energy.counters import Tick, check_alive, choose_edges, find_period_s, find_ticks, select
 from tokbench.derive.energy.work import Levels, Work
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.observations import PowerReading
 from tokbench.record.run import Run
 from tokbench.record.timings import NS
@@ -79,6 +80,8 @@ class Frame(NamedTuple):
     """None: idle."""
     has_counter: bool = True
     """Whether the domain's counter was ever read in this run."""
+    boot: int = 0
+    """The boot of the machine that the stamps are of."""
     is_lost: bool = False
     """Whether its meter could be read no longer at some time of the run."""
     idle_w: float | None = None
@@ -91,16 +94,18 @@ def measure_span(run: Run, source: tuple[str, str], frame: Frame) -> Span:
     Raises:
         UndefinedError: neither gives a number.
     """
-    power = choose_kind(select(run.power, source, frame.start_at_ns, frame.end_at_ns))
+    power = choose_kind(select(run.in_boot(frame.boot).power, source, frame.start_at_ns, frame.end_at_ns))
     return _count(run, source, frame, power) if frame.has_counter else _integrate(frame, power)
 
 
 def _count(run: Run, source: tuple[str, str], frame: Frame, power: Sequence[PowerReading]) -> Span:
     start, end = frame.start_at_ns, frame.end_at_ns
-    readings = select(run.energy, source, start, end)
+    read = run.in_boot(frame.boot)
+    readings = select(read.energy, source, start, end)
     if not readings:
-        raise UndefinedError(f"no reading lies within the window of {format_value((end - start) * NS, SECONDS)}")
-    period_s = find_period_s(run.periods, source, readings, end)
+        window = format_value((end - start) * NS, SECONDS)
+        raise UndefinedError(t("no reading lies within the window of {window}", window=window))
+    period_s = find_period_s(read.periods, source, readings, end)
     if frame.work is not None:
         check_alive(readings, period_s, end, is_lost=frame.is_lost)
     inside = [
@@ -108,28 +113,39 @@ def _count(run: Run, source: tuple[str, str], frame: Frame, power: Sequence[Powe
         for tick in find_ticks(readings, period_s)
         if start <= tick.at_ns - tick.error_s / NS and tick.at_ns + tick.error_s / NS <= end
     ]
-    edges = choose_edges(inside)
+    edges = choose_edges([tick for tick in inside if tick.is_bounded]) or choose_edges(inside)
     if edges is None:
         raise UndefinedError(_say_short(len(inside), (end - start) * NS, period_s))
     first, last = edges
     joules, seconds = last.joules - first.joules, (last.at_ns - first.at_ns) * NS
     tokens = 0.0 if frame.work is None else frame.work.between(first.at_ns, last.at_ns)
     if frame.work is not None and tokens <= 0:
-        raise UndefinedError("no token was made between the first and the last tick of the window")
+        raise UndefinedError(t("no token was made between the first and the last tick of the window"))
     bound = _bound(frame, edges, _peak_w(frame, inside, power))
-    why = None if bound.total <= BOUND_LIMIT else _say_wide(bound, seconds, first.error_s + last.error_s, frame.work)
+    why = None
+    if isinstance(bound, Bound) and bound.total > BOUND_LIMIT:
+        why = _say_wide(bound, seconds, first.error_s + last.error_s, frame.work)
     second = _second(power, first.at_ns, last.at_ns)
     return Span(joules, seconds, tokens, (end - start) * NS, "counter", period_s, bound, why, second)
 
 
 def _say_short(ticks: int, window_s: float, period_s: float | None) -> str:
-    moves = "" if period_s is None else f"; it moves every {format_value(period_s, SECONDS)}"
-    seen = ("was not seen to move", "was seen to move once")[ticks]
-    return f"the counter {seen} within the window of {format_value(window_s, SECONDS)}{moves}"
+    window = format_value(window_s, SECONDS)
+    if ticks == 0:
+        seen = t("the counter was not seen to move within the window of {window}", window=window)
+    else:
+        seen = t("the counter was seen to move once within the window of {window}", window=window)
+    if period_s is None:
+        return seen
+    return t("{seen}; it moves every {period}", seen=seen, period=format_value(period_s, SECONDS))
 
 
-def _bound(frame: Frame, edges: tuple[Tick, Tick], peak_w: float | None) -> Bound:
+def _bound(frame: Frame, edges: tuple[Tick, Tick], peak_w: float | None) -> Bound | Without:
     first, last = edges
+    if not (first.is_bounded and last.is_bounded):
+        return Without(
+            t("the record does not say how long the counter's readings took, so its ticks have no known error")
+        )
     seconds = (last.at_ns - first.at_ns) * NS
     clock_s = 0.0 if frame.work is None else 2 * frame.work.clock_error_s
     by_ticks = (first.error_s + last.error_s + clock_s) / seconds
@@ -154,24 +170,35 @@ def _peak_w(frame: Frame, ticks: Sequence[Tick], power: Sequence[PowerReading]) 
 
 
 def _say_wide(bound: Bound, seconds: float, ticks_s: float, work: Work | None) -> str:
-    parts = [
-        f"its two ticks are known to {format_value(ticks_s, SECONDS)} together, "
-        f"{format_value(seconds, SECONDS)} apart ({100 * bound.ticks:.2g} %)"
-    ]
-    if work is not None:
-        parts.append(
-            f"the steps that they cut last up to {format_value(work.longest_s(), SECONDS)} ({100 * bound.cuts:.2g} %)"
-        )
-    return f"the bound is {100 * bound.total:.2g} %: {', and '.join(parts)}; a longer energy.window narrows it"
+    ticks = t(
+        "its two ticks are known to {error} together, {apart} apart ({share} %)",
+        error=format_value(ticks_s, SECONDS),
+        apart=format_value(seconds, SECONDS),
+        share=f"{100 * bound.ticks:.2g}",
+    )
+    total = f"{100 * bound.total:.2g}"
+    if work is None:
+        return t("the bound is {total} %: {ticks}; a longer energy.window narrows it", total=total, ticks=ticks)
+    cuts = t(
+        "the steps that they cut last up to {longest} ({share} %)",
+        longest=format_value(work.longest_s(), SECONDS),
+        share=f"{100 * bound.cuts:.2g}",
+    )
+    return t(
+        "the bound is {total} %: {ticks}, and {cuts}; a longer energy.window narrows it",
+        total=total,
+        ticks=ticks,
+        cuts=cuts,
+    )
 
 
 def _second(power: Sequence[PowerReading], start_at_ns: float, end_at_ns: float) -> Second | Without:
     if power and power[0].kind == "average":
-        return Without("the power sensor gives averages over its own time, which lag")
+        return Without(t("the power sensor gives averages over its own time, which lag"))
     if not power:
-        return Without("this source gives no power beside its counter")
+        return Without(t("this source gives no power beside its counter"))
     try:
-        return Second("integrated power", integrate_power(power, start_at_ns, end_at_ns))
+        return Second(t("integrated power"), integrate_power(power, start_at_ns, end_at_ns))
     except UndefinedError as undefined:
         return Without(str(undefined))
 
@@ -179,15 +206,15 @@ def _second(power: Sequence[PowerReading], start_at_ns: float, end_at_ns: float)
 def _integrate(frame: Frame, power: Sequence[PowerReading]) -> Span:
     """Trapezoids between the first and the last reading of power inside the window."""
     if not power:
-        raise UndefinedError("no energy and no power was read within the window")
+        raise UndefinedError(t("no energy and no power was read within the window"))
     start, end = power[0].at_ns, power[-1].at_ns
     joules = integrate_power(power, start, end)
     tokens = 0.0 if frame.work is None else frame.work.between(start, end)
     if frame.work is not None and tokens <= 0:
-        raise UndefinedError("no token was made between the first and the last reading of power")
-    why = "integrated from power readings: what happens between two of them is not known"
+        raise UndefinedError(t("no token was made between the first and the last reading of power"))
+    why = t("integrated from power readings: what happens between two of them is not known")
     window_s = (frame.end_at_ns - frame.start_at_ns) * NS
-    alone = Without("power is the only source here")
+    alone = Without(t("power is the only source here"))
     return Span(joules, (end - start) * NS, tokens, window_s, "integrated", None, Without(why), None, alone)
 
 
@@ -222,4 +249,4 @@ def _add_seconds(spans: Sequence[Span]) -> Second | Without:
         if isinstance(span.second, Without):
             return span.second
         total_w += span.second.joules / span.seconds
-    return Second("integrated power", total_w * spans[0].seconds)
+    return Second(t("integrated power"), total_w * spans[0].seconds)

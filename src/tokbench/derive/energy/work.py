@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tokbench.derive.repetitions import UndefinedError, served_requests
+from tokbench.derive.words import t
 from tokbench.record.observations import RequestTrace, StepTrace
 from tokbench.record.run import Trial
 
@@ -98,7 +99,7 @@ def prompt_work(traces: Sequence[StepTrace], prompt_tokens: int | None) -> Work:
 
 def _work(parts: Sequence[Segment], traces: Sequence[StepTrace]) -> Work:
     if not parts:
-        raise UndefinedError("no step was stamped in the energy window")
+        raise UndefinedError(t("no step was stamped in the energy window"))
     return Work(tuple(parts), max(trace.clock_error_s or 0.0 for trace in traces))
 
 
@@ -122,18 +123,20 @@ def steady_window(trial: Trial, slots: int | None) -> tuple[int, int]:
         UndefinedError: the load has no slots, or they were never all filled.
     """
     if slots is None:
-        raise UndefinedError("requests that arrive by themselves have no slots, so no steady window")
+        raise UndefinedError(t("requests that arrive by themselves have no slots, so no steady window"))
     failed = sum(trace.error is not None for trace in trial.requests)
     if failed:
-        raise UndefinedError(f"{failed} requests ended in an error, and their energy cannot be taken out")
+        raise UndefinedError(
+            t("{count} requests ended in an error, and their energy cannot be taken out", count=failed)
+        )
     served = sorted((trace for trace in trial.requests if trace.chunk_at_ns), key=lambda item: item.sent_at_ns)
     if len(served) < slots:
-        raise UndefinedError(f"{len(served)} requests never filled {slots} slots")
+        raise UndefinedError(t("{count} requests never filled {slots} slots", count=len(served), slots=slots))
     if served[slots - 1].sent_at_ns > min(trace.chunk_at_ns[-1] for trace in served[:slots]):
-        raise UndefinedError(f"{slots} slots were never all filled")
+        raise UndefinedError(t("{slots} slots were never all filled", slots=slots))
     full = max(trace.chunk_at_ns[0] for trace in served[:slots])
     last_sent = served[-1].sent_at_ns
     empty = min(trace.chunk_at_ns[-1] for trace in served if trace.chunk_at_ns[-1] > last_sent)
     if empty <= full:
-        raise UndefinedError("the first slot ran empty before all slots had a first token: more requests are needed")
+        raise UndefinedError(t("the first slot ran empty before all slots had a first token: more requests are needed"))
     return full, empty

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from tokbench.errors import PlugError
-from tokbench.measure.environments import Environment, find_environment, installed_version
+from tokbench.measure.environments import Environment, find_environment, how_to_complete, installed_version
 from tokbench.measure.work import Anchor as Anchor
 from tokbench.measure.work import CellWork as CellWork
 from tokbench.measure.work import Chunk as Chunk
@@ -249,8 +249,7 @@ def how_to_get(description: EngineDescription, environment: Environment) -> str:
     """What to do about packages that an environment lacks."""
     extra = f"'tokbench[{description.extra}]'" if description.extra else " ".join(environment.missing)
     if environment.is_own:
-        rebuild = f"scripts/peers {description.kind}, or " if description.lives_apart else ""
-        return f"{rebuild}{environment.python} -m pip install {' '.join(environment.missing)}"
+        return how_to_complete(environment, description.kind, has_recipe=description.lives_apart)
     apart = f", or scripts/peers {description.kind} (an environment of its own)" if description.lives_apart else ""
     return f"pip install {extra}{apart}"
 

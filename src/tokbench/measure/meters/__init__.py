@@ -60,10 +60,12 @@ class Meter(Protocol):
     def read(self) -> list[EnergyReading | PowerReading]:
         """One reading of every domain, stamped on the monotonic clock. Never 0 for what was not read.
 
-        A counter that wraps says at how many joules; one that gave no value is left out.
+        A counter that wraps says at how many joules; one that gave no value is left out. A reading that shows a
+        movement says how long it took (`read_s`): without it nothing bounds the error of the movement's time.
 
         Raises:
-            OSError, PlugError: the source answers no longer; the run goes on without it.
+            OSError, PlugError: the source answers no longer; the run goes on without it. Whatever else a library raises
+                is recorded in the same way, and is a fault of the plug.
         """
 
     def close(self) -> None:

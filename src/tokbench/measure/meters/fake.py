@@ -36,11 +36,11 @@ class FakeMeter:
         return ("script",)
 
     def read(self) -> list[EnergyReading | PowerReading]:
-        """The scripted counter and the scripted power."""
+        """The scripted counter and the scripted power, both of exactly the moment that they are stamped with."""
         now = self._clock()
         joules = (now - self._begun) // PERIOD_NS * PERIOD_NS * 1e-9 * WATTS
         return [
-            EnergyReading(meter="fake", domain="script", at_ns=now, joules=joules),
+            EnergyReading(meter="fake", domain="script", at_ns=now, joules=joules, read_s=0.0),
             PowerReading(meter="fake", domain="script", at_ns=now, watts=WATTS, kind="instant"),
         ]
 

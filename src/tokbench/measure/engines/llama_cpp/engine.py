@@ -113,6 +113,11 @@ class LlamaCppEngine:
         )
 
     @property
+    def native_server(self) -> Any:
+        """llama.cpp's own server, for a loop that is set beside this engine; no request may be in flight here."""
+        return self._server.native
+
+    @property
     def vocabulary(self) -> int:
         """Number of token ids."""
         return self._file.vocabulary

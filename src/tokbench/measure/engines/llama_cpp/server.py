@@ -100,6 +100,11 @@ class LlamaServer:
         """None while it does not run."""
         return self._size
 
+    @property
+    def native(self) -> Any:
+        """llama.cpp's own server, for a loop without this class; None while it does not run."""
+        return self._server
+
     def start(self, size: Size, options: LlamaCppOptions) -> None:
         """Load the weights and make room; a server of another size is ended first.
 
@@ -161,8 +166,12 @@ class LlamaServer:
             arrivals.put(Arrival(request_id, time.monotonic_ns(), text))
             return request_id in cancelled
 
-        self._server.handle_completions(body, heard)
-        arrivals.put(Arrival(request_id, time.monotonic_ns(), None))
+        try:
+            self._server.handle_completions(body, heard)
+        except (RuntimeError, ValueError) as error:  # what the binding raises where llama.cpp refuses or fails
+            arrivals.put(Arrival(request_id, time.monotonic_ns(), json.dumps({"error": {"message": str(error)}})))
+        finally:  # else whoever waits for this request waits for ever
+            arrivals.put(Arrival(request_id, time.monotonic_ns(), None))
 
     def hear(self, timeout_s: float) -> Arrival | None:
         """The next thing that came; None where nothing does in time."""

@@ -29,6 +29,8 @@ from tokbench.measure.packages import child_environment, last_line
 from tokbench.record.facts import Frozen
 
 MANIFEST_FILE = "tokbench-openvino.json"
+READ_BYTES = 32 * 1024 * 1024
+"""Files up to this size are read for a fingerprint: a tokenizer has at most some 20 MB, a file of weights more."""
 CHILD = "tokbench.measure.engines.openvino.export"
 
 
@@ -77,12 +79,25 @@ def convert_in_child(folder: Path, out: Path, precision: Precision, environ: Map
 
 
 def source_fingerprint(folder: Path) -> str:
-    """What tells weights from others without reading them: config, and name, size and time of each file of weights."""
-    found = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
+    """What tells a model from others: name and content of each small file, name, size and time of each large one.
+
+    Small ones are config, tokenizer, index of shards and code; large ones are weights, which are not read, in whichever
+    format and however many shards. Folders below and hidden files are no part of a model.
+    """
+    found = hashlib.sha256()
+    for path in model_files(folder):
         state = path.stat()
-        found.update(f"{path.name}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        if state.st_size <= READ_BYTES:
+            told = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            told = f"{state.st_size}\0{state.st_mtime_ns}"
+        found.update(f"{path.name}\0{told}\0".encode())
     return found.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that a conversion can read, by name."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def problem_with(folder: Path) -> str | None:
@@ -118,8 +133,8 @@ def convert_once(
     target = cache / "openvino" / key
     with locked(cache / "locks" / f"openvino-{key}.lock", report):
         if problem_with(target) is not None:
-            weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-            require_disk(weights, free_bytes_at(target), cache)
+            size = sum(path.stat().st_size for path in model_files(folder))
+            require_disk(size, free_bytes_at(target), cache)
             report(f"converting {folder} for OpenVINO in {precision.weight_format}, once")
             _publish(folder, precision, target, environ, convert)
     return Converted(target, Manifest.model_validate_json((target / MANIFEST_FILE).read_bytes()))

@@ -27,6 +27,7 @@ class Unit:
 
 SECONDS = Unit("s", ("_s",), True)
 TOKENS_PER_S = Unit("tokens/s", ("_tokens_per_s",), False)
+TOKENS_PER_S_PER_DEVICE = Unit("tokens/s/device", ("_tokens_per_s_per_device",), False)
 REQUESTS_PER_S = Unit("requests/s", ("_requests_per_s", "requests_per_s"), False)
 BYTES = Unit("B", ("_bytes",), True)
 BYTES_PER_TOKEN = Unit("B/token", ("_bytes_per_token",), True)
@@ -43,6 +44,7 @@ USD_PER_MILLION = Unit("USD/1M tokens", ("usd_per_million_output_tokens", "usd_p
 ALL_UNITS = (
     SECONDS,
     TOKENS_PER_S,
+    TOKENS_PER_S_PER_DEVICE,
     REQUESTS_PER_S,
     BYTES,
     BYTES_PER_TOKEN,

@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from tokbench.cli.more import register
 from tokbench.derive.published import load_published
+from tokbench.derive.published.facts import load_facts
+from tokbench.derive.published.prices import load_prices
 from tokbench.errors import DataError, SpecError
 
 app = typer.Typer()
@@ -27,7 +29,8 @@ OWN = """figures:
 - {id: acme-second, vendor: acme, system: Acme One, deployment: cloud-endpoint, model: acme/Tiny-1.5-7B-Instruct,
    metric: decode_tokens_per_s, value: 12, unit: tokens/s, statistic: median, speculation: speculative-decoding,
    concurrency: 1, measured_by: artificial-analysis, is_primary: false, repeats: acme-new,
-   available_until: "2032-01-01", published: "2031-05-02", read_on: "2031-06-01",
+   available_until: "2032-01-01", available_until_url: "https://acme.example/end",
+   published: "2031-05-02", read_on: "2031-06-01",
    source_url: "https://other.example/", source_title: "Says, it"}
 - {id: acme-new, vendor: acme, system: Acme One, deployment: cloud-endpoint, model: acme/Tiny-1.5-7B-Instruct,
    metric: decode_tokens_per_s, value: 12, unit: tokens/s, speculation: none, concurrency: 1, measured_by: vendor,
@@ -137,12 +140,19 @@ def test_nothing_found_is_said_and_is_no_fault(own: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "fix"),
     [
-        (("--vendor", "grok"), "no published figure has the vendor 'grok'", "did you mean groq? known: cerebras, groq"),
+        (
+            ("--vendor", "grok"),
+            "no published figure has the vendor 'grok'",
+            "did you mean groq? known: amd, ampere, apple, aws, ",
+        ),
         (("--metric", "ttft"), "no published figure has the metric 'ttft'", "did you mean ttft_s?"),
         (("--since", "May 2025"), "'May 2025' is not YYYY", "--since 2025-06"),
         (("--since", "2025-13"), "month must be in 1..12", "--since 2025-06"),
         (("--csv", "--json"), "two forms of one answer", "leave one out"),
-        (("--check", "--vendor", "groq"), "--check looks at every row", "--check [--published DIR]"),
+        (("--check", "--vendor", "groq"), "the check looks at every row", "published check [--published DIR]"),
+        (("check", "--json"), "the check looks at every row", "published check [--published DIR]"),
+        (("chek",), "'chek' is nothing that can be done with published figures", "tokbench published check"),
+        (("--metric", "ttfa_s.p51"), "no published figure has the metric 'ttfa_s.p51'", "did you mean ttfa_s.p50?"),
     ],
 )
 def test_what_cannot_be_listed(arguments: tuple[str, ...], message: str, fix: str) -> None:
@@ -152,12 +162,57 @@ def test_what_cannot_be_listed(arguments: tuple[str, ...], message: str, fix: st
 
 
 def test_check_counts_per_vendor(own: str) -> None:
-    lines = invoke("--check", "--published", own).stdout.splitlines()
+    lines = invoke("check", "--published", own).stdout.splitlines()
     assert lines[0] == (
-        "acme: 4 figures of 1 models, 3 read in the source itself, 1 second-hand, 1 superseded, newest 2031-05-02"
+        "acme: 4 figures of 1 model, 3 read in the source itself, 1 second-hand, 1 superseded, 1 repost, "
+        "1 independent source, newest 2031-05-02"
     )
-    assert ["acme", "cerebras", "groq"] == [line.partition(":")[0] for line in lines[:-1]]
-    assert f"{len(load_published()) + 4} figures, every row is well-formed" == lines[-1]
+    vendors = [line.partition(":")[0] for line in lines if ", newest " in line]
+    assert vendors == sorted(vendors)
+    assert {"acme", "cerebras", "groq", "nvidia", "amd", "google", "aws", "apple", "sambanova"} <= set(vendors)
+    counts = f"{len(load_published()) + 4} figures, {len(load_facts())} facts, {len(load_prices())} prices"
+    assert f"{counts}: every row is well-formed" == lines[-1]
+    assert lines == invoke("--check", "--published", own).stdout.splitlines()
+
+
+def test_check_lists_what_conflicts(own: str, tmp_path: Path) -> None:
+    before = invoke("check", "--published", own).stdout
+    other = OWN.split("figures:\n")[1].split("- {id: acme-new,")[1]
+    row = "- {id: acme-other," + other.split("\n- {id: acme-power")[0]
+    row = row.replace("measured_by: vendor", "measured_by: third-party").replace("value: 12", "value: 30")
+    (tmp_path / "other.yaml").write_text("figures:\n" + row.replace("acme.example", "tester.example"), encoding="utf-8")
+    after = invoke("check", "--published", own).stdout
+    line = (
+        "  2.50x acme Tiny-1.5-7B-Instruct decode_tokens_per_s: "
+        "12 tokens/s acme-new (2031-05-02) | 30 tokens/s acme-other (2031-05-02)"
+    )
+    assert line not in before.splitlines()
+    assert line in after.splitlines()
+    assert "2 independent sources" in after.splitlines()[0]
+
+    def subjects(text: str) -> tuple[int, int]:
+        (found,) = (line for line in text.splitlines() if "subjects (vendor, model, metric)" in line)
+        return int(found.split()[0]), int(found.split()[2])
+
+    assert (subjects(before)[0] + 1, subjects(before)[1]) == subjects(after)
+
+
+def test_a_percentile_and_its_metric_are_asked_for_by_name() -> None:
+    _, *medians = rows("--vendor", "cerebras", "--metric", "decode_tokens_per_s.p50")
+    _, *every = rows("--vendor", "cerebras", "--metric", "decode_tokens_per_s")
+    assert 0 < len(medians) < len(every)
+    assert all(row[5].endswith(", median") for row in medians)
+
+
+def test_what_we_derived_and_who_measured_are_said() -> None:
+    asked = ("--vendor", "nvidia", "--metric", "energy_j_per_output_token", "--model", "llama-2-70b")
+    _, *found = rows(*asked)
+    assert {"board", "wall"} >= {row[8].rpartition("energy scope: ")[2] for row in found} >= {"wall"}
+    sources = [row["derived_from"].split() for row in csv.DictReader(io.StringIO(invoke(*asked, "--csv").stdout))]
+    assert {2} == {len(ids) for ids in sources}
+    assert any(
+        "measured in MLPerf (lenovo)" == row[5] and row[8].startswith("our arithmetic on mlperf51") for row in found
+    )
 
 
 def test_check_names_the_row_that_is_wrong(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`tokbench published`: what vendors publish, row by row with its source; and whether the rows are right."""
+"""`tokbench published`: what was published, row by row with its source; and whether all rows from outside are right."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from rich.table import Table
 
 from tokbench.derive import wording
 from tokbench.derive.published import PublishedFigure, load_published
-from tokbench.derive.selection import Selection, count_by_vendor, near_models, select
+from tokbench.derive.published.evidence import CONFLICT_RATIO, PERIOD_DAYS, Conflict, conflicts
+from tokbench.derive.published.facts import load_facts
+from tokbench.derive.published.prices import load_prices
+from tokbench.derive.selection import Selection, count_by_vendor, count_subjects, near_models, select
+from tokbench.units import format_number
 
 Form = Literal["table", "csv", "json"]
 
+_BOUNDS = {"at_least": "at least ", "at_most": "at most "}
 COLUMNS = ("vendor", "model", "metric", "value", "published", "measured by", "read", "technique", "remarks", "source")
 
 
@@ -41,18 +46,40 @@ def show_published(asked: Selection, folder: Path | None, form: Form) -> None:
 
 
 def show_published_check(folder: Path | None) -> None:
-    """Read every row and print what there is per vendor.
+    """Read every figure, fact and price; print what there is per vendor, how much is independent, and every conflict.
 
     Raises:
         DataError: the file, the row and the field of the first fault.
     """
-    figures = load_published(folder)
+    figures, facts, prices = load_published(folder), load_facts(), load_prices()
     for item in count_by_vendor(figures):
         typer.echo(
-            f"{item.vendor}: {item.figures} figures of {item.models} models, {item.primary} read in the source itself, "
-            f"{item.figures - item.primary} second-hand, {item.superseded} superseded, newest {item.newest}"
+            f"{item.vendor}: {_count(item.figures, 'figure')} of {_count(item.models, 'model')}, {item.primary} read "
+            f"in the source itself, {item.figures - item.primary} second-hand, {item.superseded} superseded, "
+            f"{_count(item.reposts, 'repost')}, {_count(item.sources, 'independent source')}, newest {item.newest}"
         )
-    typer.echo(f"{len(figures)} figures, every row is well-formed")
+    found, subjects = conflicts(figures), count_subjects(figures)
+    typer.echo(
+        f"{subjects.several} of {subjects.total} subjects (vendor, model, metric) have more than one independent source"
+    )
+    typer.echo(
+        f"{len(found)} conflicts, all rows kept: stated conditions agree, published within {PERIOD_DAYS} days, values "
+        f"further apart than {format_number(CONFLICT_RATIO)}x"
+    )
+    for conflict in found:
+        typer.echo(f"  {_say_conflict(conflict)}")
+    typer.echo(f"{len(figures)} figures, {len(facts)} facts, {len(prices)} prices: every row is well-formed")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _say_conflict(conflict: Conflict) -> str:
+    first = conflict.figures[0]
+    what = f"{first.vendor} {wording.short_model(first.model) if first.model else first.system} {first.metric}"
+    sides = " | ".join(f"{wording.say_published(row)} {row.id} ({row.published})" for row in conflict.figures)
+    return f"{format_number(conflict.highest_over_lowest)}x {what}: {sides}"
 
 
 def _print_table(figures: Sequence[PublishedFigure]) -> None:
@@ -73,14 +100,16 @@ def _print_table(figures: Sequence[PublishedFigure]) -> None:
 
 def _fields(figure: PublishedFigure) -> tuple[str, ...]:
     vendor = wording.say_vendor(figure.vendor)
-    value, measured = wording.say_published(figure), wording.say_measurer(figure.measured_by)
+    measured = wording.say_measurer(figure.measured_by)
+    measured += "" if figure.measurer is None else f" ({figure.measurer})"
+    is_bound = figure.statistic in _BOUNDS
     return (
         vendor,
         wording.short_model(figure.model) if figure.model is not None else f"machine: {figure.system}",
         figure.metric,
-        f"at least {value}" if figure.statistic == "at_least" else value,
+        f"{_BOUNDS.get(figure.statistic or '', '')}{wording.say_published(figure)}",
         figure.published,
-        measured if figure.statistic in (None, "at_least") else f"{measured}, {figure.statistic}",
+        measured if figure.statistic is None or is_bound else f"{measured}, {figure.statistic}",
         "primary" if figure.is_primary else "second-hand",
         _say_technique(figure),
         _say_remarks(figure),
@@ -97,6 +126,10 @@ def _say_technique(figure: PublishedFigure) -> str:
 def _say_remarks(figure: PublishedFigure) -> str:
     parts = [f"superseded by {figure.superseded_by}"] if figure.superseded_by is not None else []
     parts += [f"repeats {figure.repeats}"] if figure.repeats is not None else []
+    parts += [f"our arithmetic on {' and '.join(figure.derived_from)}"] if figure.derived_from else []
+    if figure.value_low is not None and figure.value_high is not None:
+        parts.append(f"the source gives {figure.value_low:,.10g} to {figure.value_high:,.10g}")
+    parts += [f"energy scope: {figure.energy_scope}"] if figure.energy_scope is not None else []
     parts += [f"offered until {figure.available_until}"] if figure.available_until is not None else []
     return "; ".join(parts) or "none"
 
@@ -105,7 +138,7 @@ def _print_csv(figures: Sequence[PublishedFigure]) -> None:
     writer = csv.DictWriter(sys.stdout, list(PublishedFigure.model_fields), lineterminator="\n")
     writer.writeheader()
     for figure in figures:
-        writer.writerow(figure.model_dump(mode="json"))
+        writer.writerow({**figure.model_dump(mode="json"), "derived_from": " ".join(figure.derived_from)})
 
 
 def _say_nothing(figures: Sequence[PublishedFigure], asked: Selection) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tokbench.derive.published import METRIC_UNITS, PublishedFigure, first_day, model_key
+from tokbench.derive.published.evidence import evidence_groups
 from tokbench.errors import SpecError
 
 
@@ -30,26 +31,38 @@ class VendorCount(NamedTuple):
     models: int
     primary: int
     superseded: int
+    reposts: int
+    sources: int
+    """Independent ones among them."""
     newest: str
+
+
+class SubjectCount(NamedTuple):
+    """How many things (one metric of one model of one vendor) the figures are of."""
+
+    total: int
+    several: int
+    """Of these, stated by more than one independent source."""
 
 
 def select(figures: Sequence[PublishedFigure], asked: Selection) -> tuple[PublishedFigure, ...]:
     """The figures that are asked for, newest first; of one date those read in the source itself come first.
 
-    A model is meant by its whole name or by leading or inner words of it (`llama-3.1`). A date that is only a year or a
-    month counts as its first day, here as in `compare_with_published`.
+    A model is meant by its whole name or by leading or inner words of it (`llama-3.1`), a percentile by `ttft_s.p50`. A
+    date that is only a year or a month counts as its first day, here as in `compare_with_published`.
 
     Raises:
         SpecError: no figure has such a vendor or metric, or the date is none; the nearest are named.
     """
     vendors = {_known(vendor, {figure.vendor for figure in figures}, "vendor") for vendor in asked.vendors}
-    metric = None if asked.metric is None else _known(asked.metric, METRIC_UNITS, "metric")
+    names = {*METRIC_UNITS, *(figure.metric_name for figure in figures)}
+    metric = None if asked.metric is None else _known(asked.metric, names, "metric")
     earliest = None if asked.since is None else _date(asked.since)
     chosen = [
         figure
         for figure in figures
         if (not vendors or figure.vendor in vendors)
-        and (metric is None or figure.metric == metric)
+        and (metric is None or metric in (figure.metric, figure.metric_name))
         and (asked.model is None or is_meant(asked.model, figure.model))
         and (earliest is None or first_day(figure.published) >= earliest)
     ]
@@ -80,10 +93,22 @@ def count_by_vendor(figures: Sequence[PublishedFigure]) -> tuple[VendorCount, ..
                 models=len({model_key(figure.model) for figure in rows if figure.model is not None}),
                 primary=sum(figure.is_primary for figure in rows),
                 superseded=sum(figure.superseded_by is not None for figure in rows),
+                reposts=sum(figure.repeats is not None for figure in rows),
+                sources=len(evidence_groups(rows)),
                 newest=max((figure.published for figure in rows), key=first_day),
             )
         )
     return tuple(counts)
+
+
+def count_subjects(figures: Sequence[PublishedFigure]) -> SubjectCount:
+    """Over the rows that no later reading superseded."""
+    subjects: dict[tuple[str, str, str], list[PublishedFigure]] = {}
+    for figure in figures:
+        if figure.superseded_by is None:
+            model = figure.system if figure.model is None else model_key(figure.model)
+            subjects.setdefault((figure.vendor, model, figure.metric), []).append(figure)
+    return SubjectCount(len(subjects), sum(len(evidence_groups(rows)) > 1 for rows in subjects.values()))
 
 
 def _order(figure: PublishedFigure) -> tuple[int, bool, bool, str]:

@@ -1,131 +1,75 @@
-"""Published figures: rows of `data/published/*.yaml`, checked, and set beside a number of ours with every difference.
+"""A number of ours set beside published figures, with every condition that differs.
 
 It never divides two numbers without the list of conditions that differ or are unknown, and never takes what a source
-does not state for something that agrees with ours.
+does not state for something that agrees with ours. Like stands with like: per user with per user, a system with a
+system, a device with a device, the first token of an endpoint with that of an endpoint, a cost with a price by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.resources
+import enum
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-
-from tokbench import units
-from tokbench.errors import DataError, SpecError
-from tokbench.record.facts import Agreement, Conditions, Difference, Frozen, differences
-from tokbench.record.yaml_tree import Plain, parse_tree
+from tokbench.derive.published.periods import TAILS, PublishedRange, find_range
+from tokbench.derive.published.rows import PublishedFigure
+from tokbench.derive.published.sheet import first_day
+from tokbench.derive.published.systems import PER_DEVICE, is_per_device, is_same_model, is_same_width
+from tokbench.derive.words import mark
+from tokbench.record.facts import Agreement, Conditions, Difference, differences
 from tokbench.stats import Estimate
 
-METRIC_UNITS: Final[Mapping[str, units.Unit]] = {
-    **dict.fromkeys(("decode_tokens_per_s", "e2e_tokens_per_s", "output_tokens_per_s"), units.TOKENS_PER_S),
-    **dict.fromkeys(("ttft_s", "ttfa_s", "e2e_latency_s"), units.SECONDS),
-    "mean_power_w": units.WATTS,
-    "energy_j_per_output_token": units.JOULES_PER_TOKEN,
-    "price_usd_per_million_input_tokens": units.USD_PER_MILLION,
-    "price_usd_per_million_output_tokens": units.USD_PER_MILLION,
-}
-"""What a row may state. A price is what a customer pays; the costs of a run of ours are other metrics."""
-
 PER_STREAM_METRICS: Final = frozenset({"decode_tokens_per_s", "e2e_tokens_per_s", "ttft_s", "ttfa_s", "e2e_latency_s"})
+COST: Final = "usd_per_million_output_tokens"
+COUNTERPARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    COST: (COST, "price_usd_per_million_output_tokens"),
+    "output_tokens_per_s": ("output_tokens_per_s", PER_DEVICE),
+}
+"""What is published beside a metric of ours: a price beside our cost, which is none and says so; one device's share of
+a system's speed beside our share."""
 SIZE_CLASS: Final = 1.5
 """Two models are of one size while neither has more than this many times the parameters of the other."""
+HEAVY: Final = ("weights", "precision", "concurrency", "speculation", "excludes_ttft")
+"""Conditions each of which alone moves a speed by two to four times: 4 bits a weight instead of 16 are a quarter of the
+bytes; drafts made one H200 3.6 times as fast (rows nvidia-h200-l33-70b-base and -draft1b)."""
+MAX_OPEN: Final = 2
+"""With more of HEAVY different or not stated a ratio says nothing of a machine: two of them span up to 4 x 4, three
+4 x 4 x 4, which is more than lies between a GPU and a wafer."""
 
 _DECISIVE: Final = ("model", "weights", "precision", "concurrency", "speculation")
-_BITS: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("fp32", "32-bit"), 32),
-    **dict.fromkeys(("bf16", "fp16", "16-bit"), 16),
-    **dict.fromkeys(("fp8", "int8", "8-bit"), 8),
-    **dict.fromkeys(("fp4", "int4", "mxfp4", "nvfp4", "4-bit"), 4),
+_LENGTHS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ttft_s": ("prompt_tokens",),
+    "ttfa_s": ("prompt_tokens",),
+    **dict.fromkeys(("output_tokens_per_s", PER_DEVICE), ("prompt_tokens", "output_tokens")),
 }
-_VARIANT_SUFFIX: Final = re.compile(
-    r"(\.gguf|-(instruct|chat|hf|it|instant|versatile|specdec|gguf|awq|gptq"
-    r"|bf16|fp16|fp8|fp4|nvfp4|mxfp4|int8|int4|q\d(-k)?(-[0-9sml])?))$"
-)
+"""Lengths that a metric hangs on: the first token waits for the prompt, and a system's speed has the prefill in it."""
+_KINDS: Final = frozenset({"endpoint", "kind_of_price"})
 
 Match = Literal["same_model", "same_size_class", "nearest_size"]
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
-Text = Annotated[str, Field(min_length=1)]
 
 
-class PublishedFigure(Frozen):
-    """One number that a vendor or a third party published, with the conditions that its source states."""
+class Shortfall(enum.Enum):
+    """What keeps a ratio out of summaries and charts; the value is what a reader sees."""
 
-    model_config = ConfigDict(strict=True)
+    MODEL = mark("another model")
+    KIND = mark("not the same quantity ({kinds})")
+    LOAD = mark("the number of streams differs or is not stated")
+    OPEN = mark(
+        "{open} of the conditions that move a speed by a factor differ or are not stated ({fields}); {most} are allowed"
+    )
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-    vendor: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    system: Text
-    deployment: Literal["cloud-endpoint", "on-prem-system", "lab-demo"]
-    model: Text | None = None  # None: the figure is of a machine, not of a model on it
-    total_params_b: Positive | None = None
-    active_params_b: Positive | None = None
-    precision: str | None = None  # `16-bit`, `8-bit` … where the source gives the width and not the type
-    speculation: Literal["none", "speculative-decoding"] | None = None
-    metric: str
-    value: Positive
-    unit: str
-    excludes_ttft: bool | None = None  # whether a rate leaves out the time to the first token
-    statistic: Literal["peak", "median", "average", "at_least", "rated"] | None = None
-    """`at_least`: the source gives a floor. `rated`: a nameplate value, not a measurement."""
-    scenario: Literal["single-stream", "server", "offline"] | None = None
-    concurrency: Count | None = None  # 1: one stream as the client sees it; the load of the machine is not known
-    devices: Count | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    measured_by: Text
-    is_primary: bool  # whether it was read in the source itself
-    repeats: str | None = None  # the row that first holds the same statement: together they are one piece of evidence
-    superseded_by: str | None = None  # the row of a later reading of the same page
-    includes_network: bool | None = None
-    available_until: str | None = None  # last day of the offer, or the first date known without it
-    available_until_url: Url | None = None
-    published: str
-    read_on: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    source_url: Url
-    source_title: Text
-    notes: Text | None = None
 
-    @field_validator("metric", "precision", "unit")
-    @classmethod
-    def _check_word(cls, value: str | None, info: ValidationInfo) -> str | None:
-        known = {"metric": tuple(METRIC_UNITS), "precision": tuple(_BITS)}.get(str(info.field_name), ())
-        if info.field_name == "unit" and "metric" in info.data:
-            known = (METRIC_UNITS[info.data["metric"]].symbol,)
-        if value is not None and known and value not in known:
-            raise ValueError(f"unknown {info.field_name} {value!r}; write one of: {', '.join(known)}")
-        return value
+class Absence(enum.Enum):
+    """Why nothing of a vendor can be set beside a number of ours; the value is what a reader sees."""
 
-    @field_validator("published", "available_until", "read_on")
-    @classmethod
-    def _check_date(cls, value: str | None) -> str | None:
-        if value is not None:
-            first_day(value)
-        return value
-
-    def conditions(self) -> Conditions:
-        """What the source states, in the terms of our own cells."""
-        return Conditions(
-            model=self.model,
-            weights=None if self.model is None else "pretrained",
-            precision=self.precision,
-            prompt_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            concurrency=self.concurrency,
-            speculation=self.speculation,
-            hardware=self.system,
-            devices_per_stream=self.devices,
-            measured_by=self.measured_by,
-            as_of=self.published,
-        )
+    METRIC = mark("no figure of {vendor} states {metric}")
+    UNUSABLE = mark("no figure of {vendor} for {metric} is of a load and a statistic like ours")
+    SIZE = mark("no figure of {vendor} for {metric} is of our model, and the sizes are not known on both sides")
+    DEVICE = mark("no published figure of this speed for this device")
+    DEVICE_MODEL = mark("no published figure of this speed for this device with this model and as many devices")
+    LOAD = mark("published figures of this device are of one stream, ours is of more")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,6 +81,28 @@ class Measured:
     conditions: Conditions
     size_b: float | None
     active_b: float | None
+    is_endpoint: bool = False
+    """Whether it was had over the network interface of a service, with its queue, and not in the engine's process."""
+
+    @property
+    def counterparts(self) -> tuple[str, ...]:
+        """The published metrics that it is set beside."""
+        metric = self.metric.partition(".")[0]
+        return COUNTERPARTS.get(metric, (metric,))
+
+    @property
+    def percentile(self) -> str:
+        """`p95` of `ttft_s.p95`; empty where the metric is the plain one."""
+        return self.metric.partition(".")[2]
+
+    def per_device(self) -> Measured | None:
+        """The same for one device; None where their number is not known."""
+        count, mine = self.conditions.device_count, self.estimate
+        if count is None:
+            return None
+        ends = [None if end is None else end / count for end in (mine.low, mine.high)]
+        share = dataclasses.replace(mine, value=mine.value / count, low=ends[0], high=ends[1])
+        return dataclasses.replace(self, estimate=share)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,10 +111,14 @@ class Comparison:
 
     vendor: str
     metric: str
-    ours: Estimate
+    ours: Estimate  # of one device where `is_per_device`
     theirs: PublishedFigure
+    theirs_range: PublishedRange
+    """What independent sources of its period say; without ends where there is one source."""
     ours_over_theirs: float  # 0.1: our value is a tenth of theirs
-    ours_over_theirs_low: float | None  # from our interval alone: published figures have none
+    ours_over_theirs_low: float | None
+    """By interval arithmetic: our low end over the highest of their range; their one value where they have no range.
+    None where our number has no interval."""
     ours_over_theirs_high: float | None
     match: Match
     their_size_over_ours: float | None  # total parameters; None where either is not known
@@ -156,6 +126,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     unlike: tuple[str, ...]
     """The fields that keep the two from being like for like, because they differ or are not known."""
+    is_per_device: bool = False
     others: tuple[Comparison, ...] = ()
     """The remaining figures of the same match, in order; only the headline has them."""
 
@@ -163,6 +134,33 @@ class Comparison:
     def is_like_for_like(self) -> bool:
         """Same model and weights, definition, precision class, speculation and concurrency, all of them stated."""
         return not self.unlike
+
+    @property
+    def open_conditions(self) -> tuple[str, ...]:
+        """Those of HEAVY that differ or are not stated."""
+        return tuple(field for field in self.unlike if field in HEAVY)
+
+    @property
+    def unlike_kinds(self) -> tuple[str, ...]:
+        """What makes one name stand for two quantities."""
+        return tuple(field for field in self.unlike if field in _KINDS)
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """What it lacks to be shown in a summary; the minimum is one model, one quantity, one load, few open."""
+        metric = self.metric.partition(".")[0]
+        found = {
+            Shortfall.MODEL: self.match != "same_model",
+            Shortfall.KIND: bool(self.unlike_kinds),
+            Shortfall.LOAD: metric in PER_STREAM_METRICS and "concurrency" in self.unlike,
+            Shortfall.OPEN: len(self.open_conditions) > MAX_OPEN,
+        }
+        return tuple(shortfall for shortfall, is_short in found.items() if is_short)
+
+    @property
+    def is_presentable(self) -> bool:
+        """Whether the ratio may stand in a summary or a chart's headline; else it belongs in the appendix."""
+        return not self.shortfalls
 
     def count(self, agreement: Agreement) -> int:
         """How many conditions are the same, different or unknown."""
@@ -175,32 +173,12 @@ class NoComparison:
 
     vendor: str
     metric: str
-    reason: str
+    why: Absence
 
-
-def load_published(folder: Path | None = None) -> tuple[PublishedFigure, ...]:
-    """Read the rows of the package, and those of a user's folder after them.
-
-    Raises:
-        DataError: a file, a row or a field is wrong, an id stands twice, or a row names one that is not there.
-    """
-    folders = [Path(str(importlib.resources.files("tokbench.data"))) / "published"]
-    if folder is not None:
-        if not folder.is_dir():
-            raise DataError("no such folder", file=str(folder), fix="give a folder that holds YAML files of figures")
-        folders.append(folder)
-    figures: dict[str, PublishedFigure] = {}
-    files: dict[str, str] = {}
-    for file in (file for place in folders for file in sorted(place.iterdir())):
-        for figure in _read_file(file) if file.name.endswith((".yaml", ".yml")) else ():
-            if figure.id in figures:
-                raise DataError(f"stands already in {files[figure.id]}", file=str(file), row=figure.id, field="id")
-            figures[figure.id], files[figure.id] = figure, str(file)
-    for figure in figures.values():
-        for field, target in (("repeats", figure.repeats), ("superseded_by", figure.superseded_by)):
-            if target is not None and (target not in figures or target == figure.id):
-                raise DataError(f"{target!r} is no other row", file=files[figure.id], row=figure.id, field=field)
-    return tuple(figures.values())
+    @property
+    def reason(self) -> str:
+        """Why, in English: for files that are data."""
+        return self.why.value.format(vendor=self.vendor, metric=self.metric)
 
 
 def compare_with_published(
@@ -209,70 +187,65 @@ def compare_with_published(
     """Set one number of ours beside the best match of each vendor, in the order of `vendors`.
 
     Figures of our model come first; else those of our size class by total parameters, with as many active ones before
-    the rest; else the class nearest in size. Of these the newest is the headline.
+    the rest; else the class nearest in size. Of these one that is presentable comes before one that is not, and then
+    the newest is the headline.
     """
     return tuple(_compare_vendor(measured, vendor, figures) for vendor in dict.fromkeys(map(str.lower, vendors)))
 
 
-def model_key(name: str) -> str:
-    """The name of a model without its owner, its chat or precision suffix and its spelling."""
-    key = re.sub(r"^(hf|path|pypi|shape):", "", name.strip().lower()).split("@")[0].rstrip("/").rsplit("/", 1)[-1]
-    key = re.sub(r"^([a-z]+)(?=\d)", r"\1-", re.sub(r"[\s_:]+", "-", key).removeprefix("meta-"))
-    while (shorter := _VARIANT_SUFFIX.sub("", key)) != key:
-        key = shorter
-    return key
+def compare_one(ours: Measured, figure: PublishedFigure, match: Match, pool: Sequence[PublishedFigure]) -> Comparison:
+    """Set our number beside one figure; `pool`: figures among which other sources of the same are looked for.
 
-
-def first_day(date: str) -> datetime.date:
-    """The earliest day that a date, possibly only a month or a year, can mean."""
-    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", date) is None:
-        raise ValueError(f"{date!r} is not YYYY, YYYY-MM or YYYY-MM-DD")
-    return datetime.date.fromisoformat(date + "-01-01"[len(date) - 4 :])
-
-
-def _read_file(file: Path) -> Iterator[PublishedFigure]:
-    try:
-        tree = parse_tree(file.read_text(encoding="utf-8"), file.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", file=str(file)) from None
-    except SpecError as error:
-        raise DataError(f"line {error.line}: {error.message}", file=str(file), field=error.key, fix=error.fix) from None
-    rows = tree.value.get("figures") if isinstance(tree.value, dict) and len(tree.value) == 1 else None
-    if not isinstance(rows, list):
-        raise DataError("one key `figures` with a list of rows is expected", file=str(file))
-    for number, row in enumerate(rows, start=1):
-        yield _read_row(row, number, str(file))
-
-
-def _read_row(row: Plain, number: int, file: str) -> PublishedFigure:
-    try:
-        return PublishedFigure.model_validate(row)
-    except ValidationError as error:
-        first, count = error.errors()[0], error.error_count()
-        message = first["msg"].removeprefix("Value error, ") + (f" (and {count - 1} more)" if count > 1 else "")
-        name = row.get("id") if isinstance(row, dict) else None
-        field = str(first["loc"][0]) if first["loc"] else None
-        raise DataError(message, file=file, row=str(name or f"number {number}"), field=field) from None
+    Raises:
+        ValueError: the figure is of one device, and it is not known how many of ours there were.
+    """
+    share = ours.per_device() if is_per_device(figure) else ours
+    if share is None:
+        raise ValueError(f"{figure.id} is of one device, and ours are of an unknown number")
+    rows = _set_side_by_side(share, figure)
+    estimate, theirs = share.estimate, find_range(figure, pool)
+    low, high = (figure.value if end is None else end for end in (theirs.low, theirs.high))
+    return Comparison(
+        vendor=figure.vendor,
+        metric=ours.metric,
+        ours=estimate,
+        theirs=figure,
+        theirs_range=theirs,
+        ours_over_theirs=estimate.value / figure.value,
+        ours_over_theirs_low=_quotient(estimate.low, high),
+        ours_over_theirs_high=_quotient(estimate.high, low),
+        match=match,
+        their_size_over_ours=_quotient(figure.total_params_b, ours.size_b),
+        their_active_size_over_ours=_quotient(figure.active_params_b, ours.active_b),
+        differences=rows,
+        unlike=_find_unlike(share, figure, rows),
+        is_per_device=is_per_device(figure),
+    )
 
 
 def _compare_vendor(ours: Measured, vendor: str, figures: Sequence[PublishedFigure]) -> Comparison | NoComparison:
-    metric = ours.metric.split(".")[0]
-    of_metric = [figure for figure in figures if figure.vendor == vendor and figure.metric == metric]
-    usable = [figure for figure in of_metric if metric not in PER_STREAM_METRICS or figure.concurrency == 1]
+    of_metric = [figure for figure in figures if figure.vendor == vendor and figure.metric in ours.counterparts]
+    usable = [figure for figure in of_metric if _is_usable(ours, figure)]
     match, candidates = _best_match(ours, usable)
     if match is None:
-        reason = "is of our model, and the sizes are not known on both sides" if usable else "is of a single stream"
-        reason = (
-            f"no figure of {vendor} for {metric} {reason}" if of_metric else f"no figure of {vendor} states {metric}"
-        )
-        return NoComparison(vendor, ours.metric, reason)
-    candidates.sort(key=lambda figure: _rank(ours, figure))
-    headline, *others = (_compare_one(ours, figure, match) for figure in candidates)
+        why = Absence.SIZE if usable else Absence.UNUSABLE if of_metric else Absence.METRIC
+        return NoComparison(vendor, ours.metric, why)
+    compared = [compare_one(ours, figure, match, of_metric) for figure in candidates]
+    headline, *others = sorted(compared, key=_rank)
     return dataclasses.replace(headline, others=tuple(others))
 
 
+def _is_usable(ours: Measured, figure: PublishedFigure) -> bool:
+    """One stream beside a metric of one stream, a tail beside the same tail, a device's share where we know ours."""
+    if figure.metric in PER_STREAM_METRICS and figure.concurrency != 1:
+        return False
+    if figure.statistic in TAILS and figure.statistic != ours.percentile:
+        return False
+    return not is_per_device(figure) or ours.conditions.device_count is not None
+
+
 def _best_match(ours: Measured, figures: Sequence[PublishedFigure]) -> tuple[Match | None, list[PublishedFigure]]:
-    if same := [figure for figure in figures if _is_same_model(ours.conditions.model, figure.model)]:
+    if same := [figure for figure in figures if is_same_model(ours.conditions.model, figure.model)]:
         return "same_model", same
     factors = [_factor(_quotient(figure.total_params_b, ours.size_b)) for figure in figures]
     nearest = min(factors, default=math.inf)
@@ -281,11 +254,19 @@ def _best_match(ours: Measured, figures: Sequence[PublishedFigure]) -> tuple[Mat
     return ("same_size_class" if nearest <= SIZE_CLASS else "nearest_size") if close else None, close
 
 
-def _rank(ours: Measured, figure: PublishedFigure) -> tuple[bool, bool, int, bool, bool, str]:
-    """Order within one match; a date that is only a year counts as its first day, so it never passes for newer."""
+def _rank(found: Comparison) -> tuple[bool, bool, bool, bool, int, bool, bool, str]:
+    """Order within one match; a date that is only a year counts as its first day, so it never passes for newer.
+
+    Of machines that can be had, one with another number of devices than ours comes after the rest.
+    """
+    figure = found.theirs
+    counts = {row.agreement for row in found.differences if row.field == "device_count"}
+    is_machine = figure.deployment != "cloud-endpoint" and not found.is_per_device
     return (
-        _factor(_quotient(figure.active_params_b, ours.active_b)) > SIZE_CLASS,
+        _factor(found.their_active_size_over_ours) > SIZE_CLASS,
         figure.superseded_by is not None,
+        not found.is_presentable,
+        is_machine and Agreement.DIFFERENT in counts,
         -first_day(figure.published).toordinal(),
         not figure.is_primary,
         figure.repeats is not None,
@@ -293,30 +274,31 @@ def _rank(ours: Measured, figure: PublishedFigure) -> tuple[bool, bool, int, boo
     )
 
 
-def _compare_one(ours: Measured, figure: PublishedFigure, match: Match) -> Comparison:
-    mine, estimate = ours.conditions, ours.estimate
+def _set_side_by_side(ours: Measured, figure: PublishedFigure) -> tuple[Difference, ...]:
+    """Every condition of both, and what makes one name stand for two quantities."""
+    mine = ours.conditions
     if mine.concurrency is None:  # the sequences of one forward pass are the requests in flight
         mine = dataclasses.replace(mine, concurrency=mine.static_batch)
-    rows = tuple(row._replace(agreement=_agreement(row)) for row in differences(mine, figure.conditions()))
-    unlike = [row.field for row in rows if row.field in _DECISIVE and row.agreement is not Agreement.SAME]
-    if "precision" in unlike and _is_same_width(mine.precision, figure.precision):
+    rows = [row._replace(agreement=_agreement(row)) for row in differences(mine, figure.conditions())]
+    if figure.metric in ("ttft_s", "ttfa_s"):
+        is_theirs = figure.deployment == "cloud-endpoint"
+        agreement = Agreement.SAME if ours.is_endpoint else Agreement.DIFFERENT
+        here, there = "yes" if ours.is_endpoint else "no", "yes" if is_theirs else None
+        rows.append(Difference("endpoint", here, there, agreement if is_theirs else Agreement.UNKNOWN))
+    if ours.metric == COST:
+        theirs = "cost" if figure.metric == COST else "price"
+        rows.append(Difference("kind_of_price", "cost", theirs, Agreement("same" if theirs == "cost" else "different")))
+    return tuple(rows)
+
+
+def _find_unlike(ours: Measured, figure: PublishedFigure, rows: Sequence[Difference]) -> tuple[str, ...]:
+    decisive = {*_DECISIVE, *_LENGTHS.get(figure.metric, ()), *_KINDS}
+    unlike = [row.field for row in rows if row.field in decisive and row.agreement is not Agreement.SAME]
+    if "precision" in unlike and is_same_width(ours.conditions.precision, figure.precision):
         unlike.remove("precision")
     if figure.metric == "decode_tokens_per_s" and not figure.excludes_ttft:
         unlike.append("excludes_ttft")
-    return Comparison(
-        vendor=figure.vendor,
-        metric=ours.metric,
-        ours=estimate,
-        theirs=figure,
-        ours_over_theirs=estimate.value / figure.value,
-        ours_over_theirs_low=_quotient(estimate.low, figure.value),
-        ours_over_theirs_high=_quotient(estimate.high, figure.value),
-        match=match,
-        their_size_over_ours=_quotient(figure.total_params_b, ours.size_b),
-        their_active_size_over_ours=_quotient(figure.active_params_b, ours.active_b),
-        differences=rows,
-        unlike=tuple(unlike),
-    )
+    return tuple(unlike)
 
 
 def _agreement(row: Difference) -> Agreement:
@@ -324,19 +306,11 @@ def _agreement(row: Difference) -> Agreement:
     if row.agreement is not Agreement.DIFFERENT:
         return row.agreement
     ours, theirs = str(row.ours), str(row.theirs)
-    if row.field == "model" and _is_same_model(ours, theirs):
+    if row.field == "model" and is_same_model(ours, theirs):
         return Agreement.SAME
-    is_vague = row.field == "precision" and _is_same_width(ours, theirs) and "bit" in ours + theirs
+    is_vague = row.field == "precision" and is_same_width(ours, theirs) and "bit" in ours + theirs
     is_vague |= row.field == "speculation" and theirs == "speculative-decoding" and ours != "none"
     return Agreement.UNKNOWN if is_vague else Agreement.DIFFERENT
-
-
-def _is_same_model(ours: str | None, theirs: str | None) -> bool:
-    return ours is not None and theirs is not None and model_key(ours) == model_key(theirs)
-
-
-def _is_same_width(ours: str | None, theirs: str | None) -> bool:
-    return ours is not None and theirs is not None and _BITS.get(ours, ours) == _BITS.get(theirs, theirs)
 
 
 def _quotient(top: float | None, bottom: float | None) -> float | None:

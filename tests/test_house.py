@@ -136,7 +136,8 @@ def test_a_plug_is_called_as_its_file(socket: str) -> None:
     assert module.names() == [module.load_plug(name).DESCRIPTION.kind for name in module.names()]
 
 
-MAY_CATCH_ALL = {"measure/worker.py", "cli/app.py"}
+MAY_CATCH_ALL = {"measure/worker.py", "measure/sampler.py", "cli/app.py"}
+"""The boundaries to what others wrote: an engine's process, a meter's library, and whatever reaches the terminal."""
 
 
 def catches_all(node: ast.ExceptHandler) -> bool:
@@ -144,7 +145,7 @@ def catches_all(node: ast.ExceptHandler) -> bool:
     return any(name is None or (isinstance(name, ast.Name) and name.id == "Exception") for name in names)
 
 
-def test_every_exception_is_caught_in_two_places_only() -> None:
+def test_every_exception_is_caught_at_three_boundaries_only() -> None:
     found = {
         relative(path)
         for path in FILES

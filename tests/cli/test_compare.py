@@ -135,7 +135,7 @@ def test_exit_codes(two: tuple[str, str], tmp_path: Path, monkeypatch: pytest.Mo
         (2, (*two, "--by", "engine.mode=eager,compiled")),
         (2, (*two, "--markdown", str(tmp_path / "none" / "x.md"))),
         (4, (two[0], str(tmp_path / "none"))),
-        (4, (str(broken), two[0])),
+        (5, (str(broken), two[0])),
         (6, (two[0], other)),
     ):
         assert code == typed(*arguments, monkeypatch=monkeypatch), arguments
@@ -146,10 +146,10 @@ def test_corrupted_json_is_one_clear_message(
 ) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"benchmarks": [', encoding="utf-8")
-    assert 4 == typed(str(broken), str(broken), monkeypatch=monkeypatch)
+    assert 5 == typed(str(broken), str(broken), monkeypatch=monkeypatch)
     said = capsys.readouterr()
     assert "" == said.out
-    expected = f"tokbench: error: {broken}:1: column 17: Expecting value: not JSON\n  fix: write the file anew\n"
+    expected = f"tokbench: error: {broken}: not JSON: line 1, column 17: Expecting value\n  fix: write the file anew\n"
     assert expected == said.err
 
 

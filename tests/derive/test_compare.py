@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from builders import Script
+from energy_builders import Power, Scope, counter_readings, energy_trial, opened, period
 from scripted_facts import GPU
 from tokbench.derive.compare.pages import IN_PROCESS, compared_document, notes
 from tokbench.derive.compare.plain import dump_compared
@@ -108,8 +109,8 @@ def test_one_process_a_side_says_that_processes_may_differ(tmp_path: Path) -> No
     result = compared(simple(tmp_path / "a", (0.01,)), simple(tmp_path / "b", (0.0125,)))
     row = rows_of(result)[DECODE]
     assert ("repetitions", 2, 2) == (row.basis, row.n_a, row.n_b)
-    assert IN_PROCESS in notes(result)
-    assert IN_PROCESS not in notes(compared(simple(tmp_path / "c"), simple(tmp_path / "d")))
+    assert IN_PROCESS.format(processes=3) in notes(result)
+    assert IN_PROCESS.format(processes=3) not in notes(compared(simple(tmp_path / "c"), simple(tmp_path / "d")))
 
 
 def test_noise_is_said(tmp_path: Path) -> None:
@@ -359,3 +360,22 @@ def test_hostile_text_is_harmless(tmp_path: Path) -> None:
     text = render_markdown(compared_document(compared(*sides)))
     assert "<script>" not in text and "\x1b" not in text
     assert "&lt;script&gt;" in text
+
+
+def metered(folder: Path, meter: str, scope: Scope, load_w: float) -> Side:
+    script, power = Script(), Power()
+    cell_id = script.cell()
+    script.trial(cell_id)
+    energy_trial(script, cell_id, power, load_w=load_w)
+    script.add(opened(meter, scope=scope), period(meter=meter), *counter_readings(power, 0, script.now_ns, meter=meter))
+    return side_of(script, folder)
+
+
+def test_joules_of_unlike_scope_are_not_divided(tmp_path: Path) -> None:
+    board, twice = metered(tmp_path / "a", "nvml", "board", 300.0), metered(tmp_path / "b", "nvml", "board", 600.0)
+    node = metered(tmp_path / "c", "hwmon", "node", 600.0)
+    alike = rows_of(compared(board, twice))["energy_j_per_output_token"]
+    assert pytest.approx(2.0) == ratio_of(alike)[0]
+    unlike = rows_of(compared(board, node))["energy_j_per_output_token"]
+    assert Missing("not comparable: A is of the board, B of the node") == unlike.b
+    assert isinstance(unlike.a, Estimate) and isinstance(unlike.ratio, Missing)

@@ -106,20 +106,20 @@ def test_deepseek_v3_on_two_rtx_4090() -> None:
 
 
 def test_llama_405b_on_h100() -> None:
-    found = real("Llama-3.1-405B-Instruct", "H100")
+    found = real("Llama-3.1-405B-Instruct", "H100 SXM")
     assert [("bfloat16", 11), ("int8", 6), ("int4", 4)] == [(item.dtype, item.devices_needed) for item in found.fits]
     assert not any(item.is_fitting for item in found.fits)
 
 
 @pytest.mark.parametrize("count", [10, 11])
 def test_the_devices_needed_are_enough_and_no_fewer(count: int) -> None:
-    (found,) = real("Llama-3.1-405B-Instruct", "H100", count, "bf16").fits
+    (found,) = real("Llama-3.1-405B-Instruct", "H100 SXM", count, "bf16").fits
     assert (count == 11, 11) == (found.is_fitting, found.devices_needed)
     assert (found.roofline_decode_tokens_per_s is not None) == found.is_fitting
 
 
 def test_the_405b_roofline_on_eleven_h100() -> None:
-    (found,) = real("Llama-3.1-405B-Instruct", "H100", 11, "bf16").fits
+    (found,) = real("Llama-3.1-405B-Instruct", "H100 SXM", 11, "bf16").fits
     # 11 · 3,350 GB/s over 811.7 GB without the input embedding of 4.2 GB, and 2.1 GB of cache.
     assert found.roofline_decode_tokens_per_s == pytest.approx(11 * 3.35e12 / (811.707e9 - 4.203e9 + 2.114e9), rel=1e-4)
 
@@ -130,7 +130,7 @@ def test_the_405b_roofline_on_eleven_h100() -> None:
         ("RTX 4090", "NVIDIA GeForce RTX 4090"),
         ("rtx-4090", "NVIDIA GeForce RTX 4090"),
         ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
-        ("H100", "NVIDIA H100 SXM"),
+        ("H100 SXM", "NVIDIA H100 SXM"),
         ("NVIDIA H100 80GB HBM3", "NVIDIA H100 SXM"),
         ("B200", "NVIDIA B200"),
         ("gb200", "NVIDIA GB200"),
@@ -142,7 +142,7 @@ def test_a_part_of_a_name_means_the_one_device_that_has_it(name: str, row: str) 
     assert row == name_device(name).name
 
 
-@pytest.mark.parametrize("name", ["RTX 4090 Laptop GPU", "H100 PCIe", "A100 40GB", "", "Maja"])
+@pytest.mark.parametrize("name", ["RTX 4090 Laptop GPU", "H100 NVL", "A100 40GB", "", "Maja"])
 def test_another_product_is_not_taken_for_a_row(name: str) -> None:
     with pytest.raises(SpecError, match="unknown device"):
         name_device(name)
@@ -156,4 +156,4 @@ def test_every_device_with_a_memory_is_found_by_its_own_name() -> None:
 
 def test_dtypes_have_a_short_spelling() -> None:
     assert ("bfloat16", "fp8", "int4") == (parse_dtype("BF16"), parse_dtype("float8"), parse_dtype("int4_g32"))
-    assert ["bfloat16"] == [item.dtype for item in real("Qwen3-8B", "H100", 1, "bf16", "bfloat16").fits]
+    assert ["bfloat16"] == [item.dtype for item in real("Qwen3-8B", "H100 SXM", 1, "bf16", "bfloat16").fits]

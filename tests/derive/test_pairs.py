@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from builders import Script
+from energy_builders import Power, counter_readings, energy_trial, opened, period
 from report_builders import FIGURES, VENDORS
 from tokbench.derive.evaluate import Missing, evaluate
 from tokbench.derive.pairs import AMBIGUOUS, ModePair, pair_modes, pair_others
+from tokbench.derive.repetitions import ByWorker
 from tokbench.derive.report.write import write_report
 from tokbench.record.observations import CellPlanned, TrialStarted
 from tokbench.record.spec import CellSpec
@@ -149,3 +151,28 @@ def test_groups_apart_in_time_are_told_beside_the_ratios(tmp_path: Path) -> None
         paths = write_report([results], FIGURES, folder / "out", vendors=VENDORS, with_figures=False)
         texts.append(paths.markdown.read_text(encoding="utf-8"))
     assert ["measured apart in time, group after group" in text for text in texts] == [False, True]
+
+
+def test_energy_is_paired_by_the_block_that_its_trials_worker_ran_in(tmp_path: Path) -> None:
+    """There are fewer energy trials than repetitions, and in another order: a value belongs to its worker's block."""
+    script, power = Script(), Power()
+    eager, compiled = script.cell(), script.cell(mode="compiled")
+    watts = {(eager, 0): 100.0, (compiled, 0): 200.0, (compiled, 1): 900.0, (eager, 1): 300.0}
+    watts |= {(eager, 2): 100.0, (compiled, 2): 250.0}
+    for (cell_id, block), load_w in watts.items():
+        for _ in range(2):
+            script.trial(cell_id, worker=f"{cell_id}-{block}")
+            in_block(script, block)
+        energy_trial(script, cell_id, power, worker=f"{cell_id}-{block}", load_w=load_w)
+        in_block(script, block)
+    script.add(opened(), period(), *counter_readings(power, 0, script.now_ns))
+    cells = evaluate(script.run(tmp_path), "run").cells
+    assert [tuple(f"{cell.cell_id}-{block}" for block in range(3)) for cell in cells] == [
+        values.workers
+        for cell in cells
+        if isinstance(values := cell.repetitions["energy_j_per_output_token"], ByWorker)
+    ]
+    (pair,) = pair_modes(cells, "energy_j_per_output_token")
+    assert isinstance(pair.compared, Comparison) and isinstance(pair.ratio, Estimate)
+    assert ("paired blocks", 3) == (pair.compared.basis, pair.compared.n_a)
+    assert pair.ratio.value == pytest.approx((2.0 * 3.0 * 2.5) ** (1 / 3), rel=0.01)

@@ -53,7 +53,7 @@ def test_the_golden_record_is_what_the_script_makes(tmp_path: Path) -> None:
 def test_every_file_is_there(tmp_path: Path) -> None:
     paths = report_of(rich_script(), tmp_path, with_figures=True)
     drawn = sorted(path.name for path in paths.figures)
-    assert drawn == ["batch.png", "limit_roofline.png", "roofline.png", "speed.png"]
+    assert drawn == ["latency.png", "limit_roofline.png", "pareto.png", "roofline.png", "speed.png"]
     for path in (paths.markdown, paths.html, paths.summary, paths.cells, *paths.figures):
         assert path.stat().st_size > 0
     assert [path.name for path in paths.markdown.parent.iterdir() if path.name.startswith(".")] == []
@@ -64,16 +64,51 @@ def test_a_figure_without_data_is_left_out(tmp_path: Path) -> None:
     script = Script()
     script.trial(script.cell())
     paths = report_of(script, tmp_path, with_figures=True)
-    assert [path.name for path in paths.figures] == ["speed.png"]
-    assert "batch.png" not in paths.markdown.read_text(encoding="utf-8")
-    assert paths.html.read_text(encoding="utf-8").count("<img") == 1
+    assert [path.name for path in paths.figures] == ["speed.png", "latency.png"]
+    assert "pareto.png" not in paths.markdown.read_text(encoding="utf-8")
+    assert paths.html.read_text(encoding="utf-8").count("<svg ") == 2
 
 
 def test_html_needs_no_network(tmp_path: Path) -> None:
     page = report_of(rich_script(), tmp_path, with_figures=True).html.read_text(encoding="utf-8")
     assert re.findall(r'(?:src|@import|url\()\s*=?\s*"?https?:', page) == []
-    assert page.count('<img src="data:image/png;base64,') == 4
-    assert "prefers-color-scheme: dark" in page
+    assert page.count("<svg ") == 5 and "<img" not in page
+    assert 'name="viewport" content="width=device-width' in page
+
+
+def test_a_page_has_contents_and_a_switch(tmp_path: Path) -> None:
+    """Every part of level 2 is in the list, its address is there once, and no two sections share one."""
+    page = report_of(rich_script(), tmp_path).html.read_text(encoding="utf-8")
+    listed = re.findall(r'<li><a href="#([^"]+)">', page)
+    headings = re.findall(r'<h2 id="([^"]+)">', page)
+    assert listed == headings and len(listed) > 10
+    every = re.findall(r'<h[23] id="([^"]+)">', page)
+    assert len(every) == len(set(every))
+    assert re.findall(r'name="theme" value="(\w*)"', page) == ["", "light", "dark"]
+    assert "light-dark(" in page and "color-scheme: light dark" in page
+
+
+def test_the_parts_stand_in_order(tmp_path: Path) -> None:
+    """Five sentences and one table first, then the decision; the appendix last."""
+    text = text_of(rich_script(), tmp_path)
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    wanted = ["In one minute", "What it means for a purchase", "Where the time goes", "How this was measured"]
+    wanted += ["Conditions", "Threats to validity", "How to reproduce"]
+    assert [title for title in titles if title in wanted] == wanted
+    assert titles[:2] == wanted[:2]
+    opening = text.split("## In one minute\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in opening.splitlines() if line]
+    assert [line.startswith("- **") for line in lines[:6]] == [True] * 5 + [False]
+    assert re.match(r"- \*\*\d+ of \d+ comparisons with published figures are like for like", lines[0])
+    assert lines[5].startswith("Every cell of the sweep") and lines[6].startswith("| Model |")
+    assert "The weakest number here is" in opening
+
+
+def test_a_chinese_anchor_is_a_number() -> None:
+    sections = (Section("目录", ()), Section("解码 p50", ()), Section("解码 p50", ()))
+    page = render_html(Document("t", sections, "zh"), {})
+    assert re.findall(r'<h2 id="([^"]+)">', page) == ["section-1", "p50", "p50-2"]
+    assert '<html lang="zh">' in page
 
 
 class _Tags(html.parser.HTMLParser):
@@ -103,7 +138,8 @@ def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
     page = _Tags()
     page.feed(paths.html.read_text(encoding="utf-8"))
     assert page.tags.count("script") == 1
-    assert page.tags.count("img") == len(paths.figures)
+    assert page.tags.count("img") == 0
+    assert page.tags.count("svg") == len(paths.figures)
     assert [address for address in page.links if not address.startswith(("#", "https://"))] == []
     outside_code = re.sub(r"```.*?```", "", paths.markdown.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "<script" not in outside_code
@@ -246,6 +282,9 @@ def test_several_machines_are_merged(tmp_path: Path) -> None:
     paths = write_report(results, FIGURES, tmp_path / "out", vendors=VENDORS, with_figures=False)
     text = paths.markdown.read_text(encoding="utf-8")
     assert "### Run against run" in text
+    part = text.split("## a100 beside the baseline h100\n", 1)[1].split("\n## ", 1)[0]
+    (row,) = [line for line in part.splitlines() if "| Decode speed per user | 48.8 tokens/s | 50.0 tokens/s |" in line]
+    assert "hardware (NVIDIA H100 80GB HBM3 → NVIDIA A100-SXM4-80GB)" in part and "| 1.02 (" in row
     assert "h100: Llama-3.1-8B-Instruct" in text and "a100: Llama-3.1-8B-Instruct" in text
     assert len({cell["run"] for cell in json.loads(paths.summary.read_text(encoding="utf-8"))["cells"]}) == 2
 

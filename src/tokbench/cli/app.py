@@ -84,7 +84,15 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default the first run's folder.")] = None,
     latest: Annotated[bool, typer.Option("--latest", help="The run under runs/ that was written to last.")] = False,
     published: Annotated[Path | None, typer.Option(help="A folder with published figures of your own.")] = None,
-    vendors: Annotated[list[str] | None, typer.Option("--vendor", help="Vendors to compare with.")] = None,
+    vendors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vendor", help="Only this vendor; may be repeated. Default: Cerebras, Groq, and others with your model."
+        ),
+    ] = None,
+    baseline: Annotated[Path | None, typer.Option(metavar="RUN", help="Also set every cell beside this run's.")] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="Also judge the claims with these runs.")] = False,
+    language: Annotated[str, typer.Option("--lang", help="Language of the report: en or zh.")] = "en",
     figures: Annotated[bool, typer.Option(help="Draw the figures.")] = True,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="cost.KEY=VALUE", help="Another price, for this report alone.")
@@ -92,24 +100,24 @@ def report(
 ) -> None:
     """Recompute a report from records alone; several records make one report."""
     from tokbench.cli import reporting
-    from tokbench.errors import SpecError
 
-    folders = list(runs or ())
-    if latest:
-        folders.append(reporting.latest_run(Path("runs")))
-    if not folders:
-        raise SpecError("no run named", fix="tokbench report RUN, or tokbench report --latest")
+    folders = reporting.choose_runs(runs or (), latest=latest)
     if vendors:
         reporting.check_vendors(vendors, published)
-    target = out or folders[0]
-    wanted = tuple(vendors) if vendors else ("cerebras", "groq")
-    prices = tuple(overrides or ())
-    paths = reporting.write_run_report(
-        folders, target, wanted, with_figures=figures, published=published, overrides=prices
+    request = reporting.ReportRequest(
+        folders=folders,
+        out=out or folders[0],
+        vendors=tuple(vendors) if vendors else None,
+        with_figures=figures,
+        published=published,
+        overrides=tuple(overrides or ()),
+        baseline=baseline,
+        language=language,
+        with_claims=claims,
     )
-    for line in reporting.say_headline(reporting.load_results(folders), wanted, published):
+    paths, lines = reporting.report_runs(request)
+    for line in (*lines, *reporting.say_files(paths)):
         typer.echo(line)
-    typer.echo(f"Report: {paths.markdown}")
 
 
 @app.command()

@@ -60,7 +60,7 @@ def show_comparison(sides: tuple[Side, Side], asked: Asked, forms: Forms) -> Com
     elif forms.markdown == STDOUT:
         typer.echo(render_markdown(document), nl=False)
     else:
-        _print(document)
+        print_document(document)
     return _exit_code(compared)
 
 
@@ -90,7 +90,8 @@ def _write(path: Path, text: str) -> None:
         raise SpecError(f"{path}: cannot be written: {error.strerror}", key="--markdown", fix=fix) from None
 
 
-def _print(document: Document) -> None:
+def print_document(document: Document) -> None:
+    """Print paragraphs, lists and tables: as wide as they are in a pipe, fitted to a terminal."""
     console = RunConsole(markup=False, highlight=False, emoji=False, soft_wrap=True)
     for section in document.sections:
         console.print(section.title, style="bold")

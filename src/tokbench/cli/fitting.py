@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 from tokbench.arithmetic import BITS_PER_WEIGHT, QUANTISATIONS
-from tokbench.derive.fit import PASS_TOKENS, Assessment, Demand, Fit, assess, name_device, supply_of
+from tokbench.derive.fit import (
+    Assessment,
+    Demand,
+    Fit,
+    Target,
+    assess,
+    find_needs,
+    name_device,
+    supply_of,
+)
+from tokbench.derive.projection import PASS_TOKENS, Need
 from tokbench.record.catalog import DeviceRow, ModelRow, find_model
-from tokbench.units import BYTES, TOKENS_PER_S, format_number, format_value
+from tokbench.units import BYTES, BYTES_PER_S, TOKENS_PER_S, format_number, format_value
 
 ASSUMED = (
     "Assumed: weights, cache and work split evenly over the devices, and links that cost nothing (perfect scaling)",
@@ -21,20 +31,37 @@ ASSUMED = (
     "a roofline is a ceiling, not a forecast",
 )
 HEADS = ("dtype", "weights", "KV cache", "activations", "needed", "answer")
+NEED_HEADS = ("dtype", "read per step", "bandwidth", "devices to hold it", "devices for the speed")
 
 
-def show_fit(model: str, device: str, count: int, dtypes: Sequence[str], demand: Demand, *, as_json: bool) -> None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What `tokbench fit` is asked, beside the model."""
+
+    device: str
+    count: int
+    dtypes: tuple[str, ...]
+    demand: Demand
+    target: Target | None = None
+
+
+def show_fit(model: str, asked: Question, *, as_json: bool) -> None:
     """Print the answer with its sources.
 
     Raises:
-        SpecError: the model, the device or a dtype is not known; the nearest are named.
+        SpecError: the model, the device or a dtype is not known, the nearest are named; or a target is out of range.
     """
-    model_row, device_row = find_model(model), name_device(device)
-    assessment = assess(model_row.shape, supply_of(device_row, count), demand, dtypes)
+    model_row, device_row = find_model(model), name_device(asked.device)
+    assessment = assess(model_row.shape, supply_of(device_row, asked.count), asked.demand, asked.dtypes)
+    needs = {} if asked.target is None else find_needs(assessment, asked.target)
     if as_json:
-        typer.echo(json.dumps(_plain(assessment, model_row, device_row), indent=2))
+        answer = _plain(assessment, model_row, device_row) | {"target": _plain_target(asked.target, needs)}
+        typer.echo(json.dumps(answer, indent=2))
         return
-    for line in _lines(assessment):
+    lines = _lines(assessment)
+    if asked.target is not None:
+        lines += _say_target(assessment, asked.target, needs)
+    for line in lines:
         typer.echo(line)
     typer.echo("Sources:")
     for row in (model_row, device_row):
@@ -49,13 +76,45 @@ def _lines(found: Assessment) -> list[str]:
         parts.append(f"{_say_billions(found.read_parameters)} of them read per token")
     parts.append(f"{format_value(supply.memory_bytes, BYTES)} of memory by datasheet")
     parts.append(f"{users} at {demand.context_tokens:,} tokens of context")
-    rows = [HEADS, *(_fields(fit, supply.count) for fit in found.fits)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS) - 1)]
-    table = ["  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows]
+    table = _aligned([HEADS, *(_fields(fit, supply.count) for fit in found.fits)])
     device = supply.row.name if supply.count == 1 else f"{supply.count} x {supply.row.name}"
     room = [] if all(fit.is_fitting for fit in found.fits) else [_say_room(found), ""]
     notes = [f"{'; '.join(ASSUMED)}.", *_say_quantised(found.fits)]
     return [f"{found.shape.name} on {device}", f"  {', '.join(parts)}", "", *table, "", *room, *notes]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    last = len(rows[0]) - 1
+    widths = [max(len(row[column]) for row in rows) for column in range(last)]
+    return ["  ".join([*map(str.ljust, row, widths), row[last]]) for row in rows]
+
+
+def _say_target(found: Assessment, target: Target, needs: Mapping[str, Need]) -> list[str]:
+    """What the speed takes, by bandwidth alone; projected, and a floor where the shares are 1."""
+    rate = found.supply.row.memory_bandwidth_gbps
+    bandwidth = "unknown" if rate is None else format_value(rate * 1e9, BYTES_PER_S)
+    speed = f"{target.tokens_per_s:,.10g} {TOKENS_PER_S.symbol}"
+    shares = f"{100 * target.bandwidth_used_ratio:g} % of the datasheet's {bandwidth}"
+    head = f"Projected, not measured: {speed} for each user, with {shares} used and a scaling efficiency of "
+    rows = [NEED_HEADS, *((dtype, *_need_fields(need)) for dtype, need in needs.items())]
+    note = (
+        "By bandwidth alone and without speculative decoding: operations and the latency of links are not counted. "
+        "With all of the bandwidth used and a scaling efficiency of 1 it is a floor: fewer devices can never do."
+    )
+    return ["", f"{head}{target.scaling_efficiency:g}.", "", *_aligned(rows), "", note]
+
+
+def _need_fields(need: Need) -> tuple[str, ...]:
+    held = "unknown" if need.devices_for_memory is None else f"{need.devices_for_memory:,}"
+    sizes = format_value(need.step_bytes, BYTES), format_value(need.bytes_per_s, BYTES_PER_S)
+    return (*sizes, held, f"{need.devices_for_speed:,}")
+
+
+def _plain_target(target: Target | None, needs: Mapping[str, Need]) -> dict[str, Any] | None:
+    if target is None:
+        return None
+    rows = {dtype: dataclasses.asdict(need) for dtype, need in needs.items()}
+    return dataclasses.asdict(target) | {"is_projected": True, "needs": rows}
 
 
 def _fields(fit: Fit, count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Commands on data files and finished records: published, fit, check, compare. Each imports what it needs itself."""
+"""Commands on data files and finished records: published, fit, check … import. Each imports what it needs itself."""
 
 from __future__ import annotations
 
@@ -16,28 +16,36 @@ def register(app: typer.Typer) -> None:
     app.command()(fit)
     app.command()(check)
     app.command()(compare)
+    app.command()(claims)
+    app.command("import")(import_results)
 
 
 def published(
+    action: Annotated[
+        str | None, typer.Argument(metavar="[check]", help="check: read every row, count them, list the conflicts.")
+    ] = None,
     vendors: Annotated[list[str] | None, typer.Option("--vendor", help="Only of this vendor; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model, e.g. gpt-oss-120b or llama-3.1.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Only of this metric, e.g. decode_tokens_per_s.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only of this metric: decode_tokens_per_s, ttft_s.p50 …")] = None,
     since: Annotated[str | None, typer.Option(help="Published then or later: YYYY, YYYY-MM or YYYY-MM-DD.")] = None,
     folder: Annotated[Path | None, typer.Option("--published", help="A folder with figures of your own.")] = None,
-    check_rows: Annotated[bool, typer.Option("--check", help="Check every row instead, and count per vendor.")] = False,
+    check_rows: Annotated[bool, typer.Option("--check", help="The same as `published check`.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every field.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List what vendors publish, newest first, with value, date, who measured it, and where it was read."""
+    """List published figures, newest first, with value, date, who measured it, and where it was read; or check them."""
     from tokbench.cli import quoting
     from tokbench.derive.selection import Selection
     from tokbench.errors import SpecError
 
     if as_csv and as_json:
         raise SpecError("--csv and --json are two forms of one answer", fix="leave one out")
-    if check_rows:
+    if action not in (None, "check"):
+        fix = "tokbench published check; a vendor or a model is named by --vendor NAME or --model NAME"
+        raise SpecError(f"{action!r} is nothing that can be done with published figures", fix=fix)
+    if check_rows or action == "check":
         if vendors or model or metric or since or as_csv or as_json:
-            raise SpecError("--check looks at every row", fix="tokbench published --check [--published DIR]")
+            raise SpecError("the check looks at every row", fix="tokbench published check [--published DIR]")
         quoting.show_published_check(folder)
         return
     asked = Selection(tuple(vendors or ()), model, metric, since)
@@ -51,13 +59,24 @@ def fit(
     dtypes: Annotated[list[str] | None, typer.Option("--dtype", help="Only this dtype; may be repeated.")] = None,
     users: Annotated[int, typer.Option(help="Users served at once.")] = 1,
     context: Annotated[int, typer.Option(help="Tokens of context that each user fills.")] = 4096,
+    target: Annotated[
+        float | None, typer.Option("--target-tokens-per-s", help="Also what this speed per user would take.")
+    ] = None,
+    used: Annotated[
+        float, typer.Option("--bandwidth-used", help="For the target: share of the datasheet's bandwidth that is used.")
+    ] = 1.0,
+    scaling: Annotated[
+        float, typer.Option("--scaling-efficiency", help="For the target: share of their sum that devices keep.")
+    ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """Tell whether a model fits on devices, what it would take, and the roofline. Arithmetic on datasheets alone."""
     from tokbench.cli import fitting
-    from tokbench.derive.fit import Demand
+    from tokbench.derive.fit import Demand, Target
 
-    fitting.show_fit(model, device, count, tuple(dtypes or ()), Demand(users, context), as_json=as_json)
+    wanted = None if target is None else Target(target, used, scaling)
+    asked = fitting.Question(device, count, tuple(dtypes or ()), Demand(users, context), wanted)
+    fitting.show_fit(model, asked, as_json=as_json)
 
 
 def check(
@@ -93,3 +112,41 @@ def compare(
     asked = Asked(tuple(metrics or ()), tuple(fail_on or ()), force, strict, is_one_run=by is not None)
     sides = comparing.read_sides(a, b, by)
     raise typer.Exit(int(comparing.show_comparison(sides, asked, comparing.Forms(as_json, markdown))))
+
+
+def claims(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders that measured claims may rest on.")] = None,
+    topic: Annotated[str | None, typer.Option("--only", metavar="TOPIC", help="Only this topic, e.g. moe.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--explain", metavar="ID", help="One claim, from its verdict down to the sources.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Claims of your own, in place of ours.")] = None,
+    folder: Annotated[Path | None, typer.Option("--published", help="A folder with figures of your own.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge every claim: supported, refuted, partly, open or untested. Exit 0 whatever they are; 5: a row is wrong."""
+    from tokbench.cli import claiming
+
+    asked = claiming.AskedClaims(topic, name, file, folder)
+    claiming.show_claims(tuple(runs or ()), asked, as_json=as_json)
+
+
+def import_results(
+    file: Annotated[Path, typer.Argument(help="What the tool wrote: JSON, or one JSON object a line.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="llama-bench, vllm-latency, vllm-serve or pytest-benchmark; default: seen from the file."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A condition that the file does not state: output_tokens=128."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write imported.json into this folder, for tokbench compare.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read another tool's results in our names and units, with who stated each condition and what is missing."""
+    from tokbench.cli import importing
+
+    importing.show_import(importing.AskedImport(file, kind, tuple(given or ()), out, as_json))

@@ -20,7 +20,7 @@ from tokbench.cli.console import ConsoleProgress
 from tokbench.cli.fetching import check_before_fetching, resolver
 from tokbench.cli.metering import Meters, open_meters
 from tokbench.cli.naming import check_names
-from tokbench.cli.reporting import load_results, say_headline, write_run_report
+from tokbench.cli.reporting import ReportRequest, report_runs, write_run_report
 from tokbench.errors import ExitCode, RecordError, SpecError, Terminated
 from tokbench.measure.engines import environment_of
 from tokbench.measure.host import free_memory_bytes, read_host_facts
@@ -268,8 +268,8 @@ def _block_reporter(job: _Job, writer: RunWriter, progress: ConsoleProgress) -> 
 
 def _finish(folder: Path, plan: Plan, console: Console, code: ExitCode) -> None:
     vendors = plan.config.run.compare.published
-    write_run_report([folder], folder, vendors, with_figures=True)
-    for line in say_headline(load_results([folder]), vendors):
+    _, lines = report_runs(ReportRequest((folder,), folder, tuple(vendors)))
+    for line in lines:
         console.print(line, markup=False, highlight=False)
     console.print(f"Report: {folder / 'report.md'} (record: {folder})", markup=False, highlight=False)
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):

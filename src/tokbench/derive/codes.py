@@ -9,6 +9,8 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
+from tokbench.derive.words import mark, t
+
 MIN_REPETITIONS = 3
 """Fewer give no interval worth the name."""
 MIN_PROCESSES = 3
@@ -38,31 +40,33 @@ vary more."""
 
 
 class Code(enum.Enum):
-    """Why a cell is not plainly valid; the value is what a reader sees."""
+    """Why a cell is not plainly valid; the value is what a reader sees, in English."""
 
-    TOO_FEW_REPETITIONS = "too few repetitions"
-    SHARED_PROCESS = "fewer than three processes: the interval leaves out what differs between processes"
-    UNSTEADY = "the warm-up never became steady"
-    FOREIGN_LOAD = "other processes were on the device"
-    FOREIGN_UNKNOWN = "other processes on the device cannot be seen from here"
-    CONTENDED_CPU = "other processes used the CPU meanwhile"
-    CONTENDED_HOST = "other processes used the host's CPU meanwhile; the work was on another device"
-    THROTTLED = "the device slowed itself down (thermal or hardware)"
-    POWER_CAPPED = "the device ran at its power limit: the speed is a sustained one"
-    CLOCKS_MOVED = "the clocks moved while it was measured"
-    SENTINEL_DRIFT = "the sentinel's speed changed from the opening to the closing of a block"
-    ON_BATTERY = "the machine ran on battery"
-    TOKEN_COUNTS = "token counts disagree with the request"
-    ABOVE_ROOFLINE = "faster than the measured ceiling allows"
-    ABOVE_UNIFORM_ROUTING = "faster than the measured ceiling allows if tokens were routed evenly to the experts"
-    ABOVE_MATMUL_CEILING = "more operations per second, in decode or prefill, than the measured ceiling allows"
-    ABOVE_DATASHEET = "faster than the device's datasheet allows"
-    RECOMPILED = "a graph was compiled while measuring"
-    NOT_INTERLEAVED = "its group was measured apart in time from the others"
-    CLOCK_ERROR = "the clocks of host and device were tied too loosely for so short a window"
-    SOURCES_DISAGREE = "energy: the counter and its second source disagree"
-    ENERGY_BOUND = "energy: the window was too short for a bound of 1 %"
-    RANDOM_WEIGHTS = "random weights: routing of experts, acceptance of drafts and all text are not a real model's"
+    TOO_FEW_REPETITIONS = mark("too few repetitions")
+    SHARED_PROCESS = mark("fewer than three processes: the interval leaves out what differs between processes")
+    UNSTEADY = mark("the warm-up never became steady")
+    FOREIGN_LOAD = mark("other processes were on the device")
+    FOREIGN_UNKNOWN = mark("other processes on the device cannot be seen from here")
+    CONTENDED_CPU = mark("other processes used the CPU meanwhile")
+    CONTENDED_HOST = mark("other processes used the host's CPU meanwhile; the work was on another device")
+    THROTTLED = mark("the device slowed itself down (thermal or hardware)")
+    POWER_CAPPED = mark("the device ran at its power limit: the speed is a sustained one")
+    CLOCKS_MOVED = mark("the clocks moved while it was measured")
+    SENTINEL_DRIFT = mark("the sentinel's speed changed from the opening to the closing of a block")
+    ON_BATTERY = mark("the machine ran on battery")
+    TOKEN_COUNTS = mark("token counts disagree with the request")
+    ABOVE_ROOFLINE = mark("faster than the measured ceiling allows")
+    ABOVE_UNIFORM_ROUTING = mark("faster than the measured ceiling allows if tokens were routed evenly to the experts")
+    ABOVE_MATMUL_CEILING = mark("more operations per second, in decode or prefill, than the measured ceiling allows")
+    ABOVE_DATASHEET = mark("faster than the device's datasheet allows")
+    RECOMPILED = mark("a graph was compiled while measuring")
+    NOT_INTERLEAVED = mark("its group was measured apart in time from the others")
+    CLOCK_ERROR = mark("the clocks of host and device were tied too loosely for so short a window")
+    SOURCES_DISAGREE = mark("energy: the counter and its second source disagree")
+    ENERGY_BOUND = mark("energy: the window was too short for a bound of 1 %")
+    RANDOM_WEIGHTS = mark(
+        "random weights: routing of experts, acceptance of drafts and all text are not a real model's"
+    )
 
 
 NOTES = frozenset(
@@ -84,38 +88,59 @@ INVALIDATING = frozenset(
 DISTURBING = (Code.UNSTEADY, Code.FOREIGN_LOAD, Code.CONTENDED_CPU, Code.THROTTLED, Code.CLOCKS_MOVED)
 """Codes that a single repetition can earn. A power cap is none of them: what it leaves is the sustained speed."""
 
-_ABOVE_1 = "the used ratio exceeds 1 with its whole 95 % interval"
+_ABOVE_1 = mark("the used ratio exceeds 1 with its whole 95 % interval")
 CRITERIA: Final[Mapping[Code, str]] = {
-    Code.TOO_FEW_REPETITIONS: f"fewer than {MIN_REPETITIONS} repetitions came to their end",
-    Code.SHARED_PROCESS: f"its repetitions come from fewer than {MIN_PROCESSES} worker processes",
-    Code.UNSTEADY: "the warm-up before one of its repetitions ended by its time limit (stop.warmup_cap), not by the "
-    "rule of steadiness",
-    Code.FOREIGN_LOAD: "the driver lists a process that is not ours, or, where none can be seen, less than "
-    f"{BUSY_FREE_SHARE:.0%} of the card's memory was free at the start",
-    Code.FOREIGN_UNKNOWN: "the driver does not list processes here, as in most containers",
-    Code.CONTENDED_CPU: f"CPU time of others above {CONTENDED_SHARE:.0%} of the usable cores while its repetitions "
-    "ran, and the CPU is the device",
-    Code.CONTENDED_HOST: f"CPU time of others above {CONTENDED_SHARE:.0%} of the usable cores while its repetitions "
-    "ran, and a GPU is the device",
-    Code.THROTTLED: "a sample within a repetition holds a thermal or hardware clock-event reason",
-    Code.POWER_CAPPED: "a sample within a repetition holds the clock-event reason sw_power_cap",
-    Code.CLOCKS_MOVED: f"a clock sampled within its windows lies more than {CLOCK_SHARE:.0%} from the median of all of "
-    "them; samples at the power limit are left out, that is POWER_CAPPED",
-    Code.SENTINEL_DRIFT: f"in a block that holds the cell the sentinel's closing speed lies more than "
-    f"{GPU_DRIFT_SHARE:.0%} (GPU) or {CPU_DRIFT_SHARE:.0%} (CPU) from its opening one",
-    Code.ON_BATTERY: "the system reports that it ran on battery",
-    Code.TOKEN_COUNTS: "a repetition of a static batch made another number of output tokens than asked",
-    Code.ABOVE_ROOFLINE: f"bandwidth_used_ratio: {_ABOVE_1}",
-    Code.ABOVE_UNIFORM_ROUTING: f"bandwidth_used_ratio of a model that routes to experts: {_ABOVE_1}",
-    Code.ABOVE_MATMUL_CEILING: f"flops_used_ratio or prefill_flops_used_ratio: {_ABOVE_1}",
-    Code.ABOVE_DATASHEET: f"one of the nominal ratios: {_ABOVE_1}",
-    Code.RECOMPILED: "the engine saw a graph compiled within a measured window",
-    Code.NOT_INTERLEAVED: "not all groups fit in memory side by side, so that each was measured by itself",
-    Code.CLOCK_ERROR: f"the error of tying the clocks is above {CLOCK_ERROR_SHARE:.0%} of the window and above "
-    f"{MIN_CLOCK_ERROR_S * 1e3:g} ms",
-    Code.SOURCES_DISAGREE: "an energy trial's counter lies more than 5 % from its second source over the same time",
-    Code.ENERGY_BOUND: "the quantisation bound of an energy window, decode or prefill, is above 1 %",
-    Code.RANDOM_WEIGHTS: "the config says `weights: random`",
+    Code.TOO_FEW_REPETITIONS: t("fewer than {least} repetitions came to their end", least=MIN_REPETITIONS),
+    Code.SHARED_PROCESS: t("its repetitions come from fewer than {least} worker processes", least=MIN_PROCESSES),
+    Code.UNSTEADY: mark(
+        "the warm-up before one of its repetitions ended by its time limit (stop.warmup_cap), not by the rule of "
+        "steadiness"
+    ),
+    Code.FOREIGN_LOAD: t(
+        "the driver lists a process that is not ours, or, where none can be seen, less than {share:.0%} of the card's "
+        "memory was free at the start",
+        share=BUSY_FREE_SHARE,
+    ),
+    Code.FOREIGN_UNKNOWN: mark("the driver does not list processes here, as in most containers"),
+    Code.CONTENDED_CPU: t(
+        "CPU time of others above {share:.0%} of the usable cores while its repetitions ran, and the CPU is the device",
+        share=CONTENDED_SHARE,
+    ),
+    Code.CONTENDED_HOST: t(
+        "CPU time of others above {share:.0%} of the usable cores while its repetitions ran, and a GPU is the device",
+        share=CONTENDED_SHARE,
+    ),
+    Code.THROTTLED: mark("a sample within a repetition holds a thermal or hardware clock-event reason"),
+    Code.POWER_CAPPED: mark("a sample within a repetition holds the clock-event reason sw_power_cap"),
+    Code.CLOCKS_MOVED: t(
+        "a clock sampled within its windows lies more than {share:.0%} from the median of all of them; samples at the "
+        "power limit are left out, that is POWER_CAPPED",
+        share=CLOCK_SHARE,
+    ),
+    Code.SENTINEL_DRIFT: t(
+        "in a block that holds the cell the sentinel's closing speed lies more than {gpu:.0%} (GPU) or {cpu:.0%} (CPU) "
+        "from its opening one",
+        gpu=GPU_DRIFT_SHARE,
+        cpu=CPU_DRIFT_SHARE,
+    ),
+    Code.ON_BATTERY: mark("the system reports that it ran on battery"),
+    Code.TOKEN_COUNTS: mark("a repetition of a static batch made another number of output tokens than asked"),
+    Code.ABOVE_ROOFLINE: t("bandwidth_used_ratio: {above}", above=t(_ABOVE_1)),
+    Code.ABOVE_UNIFORM_ROUTING: t("bandwidth_used_ratio of a model that routes to experts: {above}", above=t(_ABOVE_1)),
+    Code.ABOVE_MATMUL_CEILING: t("flops_used_ratio or prefill_flops_used_ratio: {above}", above=t(_ABOVE_1)),
+    Code.ABOVE_DATASHEET: t("one of the nominal ratios: {above}", above=t(_ABOVE_1)),
+    Code.RECOMPILED: mark("the engine saw a graph compiled within a measured window"),
+    Code.NOT_INTERLEAVED: mark("not all groups fit in memory side by side, so that each was measured by itself"),
+    Code.CLOCK_ERROR: t(
+        "the error of tying the clocks is above {share:.0%} of the window and above {least_ms:g} ms",
+        share=CLOCK_ERROR_SHARE,
+        least_ms=MIN_CLOCK_ERROR_S * 1e3,
+    ),
+    Code.SOURCES_DISAGREE: mark(
+        "an energy trial's counter lies more than 5 % from its second source over the same time"
+    ),
+    Code.ENERGY_BOUND: mark("the quantisation bound of an energy window, decode or prefill, is above 1 %"),
+    Code.RANDOM_WEIGHTS: mark("the config says `weights: random`"),
 }
 """From where on each code applies; the reasons for the numbers stand at the constants above."""
 

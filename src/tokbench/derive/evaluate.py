@@ -13,6 +13,7 @@ from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
 from tokbench.derive.repetitions import ByWorker, by_process
 from tokbench.derive.stopping import STEERED_BY, Stopped, find_stop
 from tokbench.derive.validity import Validity, judge_cell
+from tokbench.derive.words import t
 from tokbench.record.depth import name_with_layers
 from tokbench.record.facts import Conditions
 from tokbench.record.run import CellRecord, Run
@@ -146,7 +147,7 @@ def _leave_out_disturbed(run: Run, cell: CellRecord, values: Mapping[str, tuple[
         if catalog()[name].is_exact or isinstance(had, Missing | ByWorker) or len(had) != before:
             continue
         if after == 0:
-            metrics[name] = Missing("something disturbed every repetition")
+            metrics[name] = Missing(t("something disturbed every repetition"))
         elif isinstance(again, Missing):
             metrics[name] = again
         else:
@@ -182,7 +183,7 @@ def status_of(cell: CellRecord) -> tuple[Status, str | None]:
         kind = "oom" if cell.skipped.cause == "oom" else "timeout" if cell.skipped.cause == "timeout" else "skipped"
         kind = "failed" if cell.skipped.cause in ("killed", "crashed", "engine") else kind
         return kind, cell.skipped.reason
-    return "planned", "not reached before the run ended"
+    return "planned", t("not reached before the run ended")
 
 
 def _name_from_spec(model: ModelSpec) -> str:

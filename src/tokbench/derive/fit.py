@@ -21,8 +21,10 @@ from tokbench.arithmetic import (
     roofline_decode_tokens_per_s,
     weight_bytes,
 )
+from tokbench.derive.projection import PASS_TOKENS, Basis, Load, Need, find_need
 from tokbench.errors import SpecError
 from tokbench.record.catalog import DeviceRow, find_device, load_devices
+from tokbench.stats import exact
 
 DENSE_DTYPES = ("bfloat16", "int8", "int4")
 SPELLINGS = {
@@ -30,8 +32,6 @@ SPELLINGS = {
     **{"int4_g32": "int4"},
 }
 """Other names that are understood beside those of `arithmetic.BITS_PER_WEIGHT`."""
-PASS_TOKENS = 2048
-"""Tokens of all users together in one forward pass, longer prompts being taken in chunks; our choice."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +103,46 @@ class Assessment:
     """The widest weights that leave room for cache and activations of 16 bits; None where these alone do not fit."""
     max_bits_per_weight_alone: float
     """The same if the weights had all of the memory."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A decode speed that every user shall have, and how well the devices are supposed to be used."""
+
+    tokens_per_s: float
+    bandwidth_used_ratio: float = 1.0
+    """Share of the datasheet's bandwidth; all of it gives the fewest devices that could ever do."""
+    scaling_efficiency: float = 1.0
+    """Share of n times one device's bandwidth that n devices use together."""
+
+
+def find_needs(found: Assessment, target: Target) -> dict[str, Need]:
+    """By dtype of the assessment: bytes, bandwidth and devices that the target takes. Projected, never measured.
+
+    Raises:
+        SpecError: the target or a share is out of range, or no source states the device's bandwidth.
+    """
+    shares = {"--bandwidth-used": target.bandwidth_used_ratio, "--scaling-efficiency": target.scaling_efficiency}
+    for key, share in shares.items():
+        if not 0 < share <= 1:
+            raise SpecError(f"a share is above 0 and at most 1, not {share:g}", key=key, fix=f"e.g. {key} 0.6")
+    if not 0 < target.tokens_per_s < math.inf:
+        message = f"a speed is above 0, not {target.tokens_per_s:g}"
+        raise SpecError(message, key="--target-tokens-per-s", fix="e.g. --target-tokens-per-s 1500")
+    supply = found.supply
+    if supply.read_bytes_per_s is None:
+        fix = "add it to data/devices.yaml, with its source"
+        raise SpecError(f"no source states the memory bandwidth of {supply.row.name}", fix=fix)
+    basis = Basis(
+        used_ratio=exact(target.bandwidth_used_ratio, ""),
+        read_bytes_per_s=supply.read_bytes_per_s / supply.count,
+        memory_bytes=supply.memory_bytes / supply.count,
+        matmul_flops_per_s=None,
+    )
+    load = Load(found.demand.users, found.demand.context_tokens)
+    dtypes = [fit.dtype for fit in found.fits]
+    scaling = target.scaling_efficiency
+    return {name: find_need(found.shape, name, basis, target.tokens_per_s, scaling, load) for name in dtypes}
 
 
 def assess(shape: ModelShape, supply: Supply, demand: Demand, dtypes: Sequence[str] = ()) -> Assessment:

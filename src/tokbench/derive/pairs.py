@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.repetitions import ByWorker
+from tokbench.derive.words import mark, t
 from tokbench.record.spec import CellSpec
 from tokbench.stats import Comparison, Estimate, compare
 
 BASELINE_MODE = "eager"
-AMBIGUOUS = "several eager cells differ from it in more than the mode (device, attention or other engine options)"
+AMBIGUOUS = mark("several eager cells differ from it in more than the mode (device, attention or other engine options)")
 
 
 class ModePair(NamedTuple):
@@ -83,9 +84,9 @@ def compare_cells(cell: CellResult, baseline: CellResult, metric: str) -> Compar
     if not shared:
         missing = cell if not ours else baseline
         value = missing.metrics.get(metric)
-        return value if isinstance(value, Missing) else Missing("no block holds a repetition of both cells")
+        return value if isinstance(value, Missing) else Missing(t("no block holds a repetition of both cells"))
     if any(value <= 0 for block in shared for _, value in (*ours[block], *theirs[block])):
-        return Missing("a ratio needs positive values")
+        return Missing(t("a ratio needs positive values"))
     units = _merge([{worker for worker, _ in (*ours[block], *theirs[block])} for block in shared])
     sides = [
         [[value for index in unit for _, value in values[shared[index]]] for unit in units] for values in (theirs, ours)

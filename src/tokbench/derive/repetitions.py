@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from tokbench.derive.words import t
 from tokbench.record import timings
 from tokbench.record.observations import RequestTrace, StepTrace, WindowKind
 from tokbench.record.run import CellRecord, Trial
@@ -36,7 +39,7 @@ def finished_trials(cell: CellRecord) -> list[Trial]:
     """
     trials = cell.good_trials()
     if not trials:
-        raise UndefinedError("no trial of this cell came to its end")
+        raise UndefinedError(t("no trial of this cell came to its end"))
     return trials
 
 
@@ -48,7 +51,7 @@ def served_requests(trial: Trial) -> list[RequestTrace]:
     """
     served = [trace for trace in trial.requests if trace.error is None]
     if trial.requests and not served:
-        raise UndefinedError("every request ended in an error")
+        raise UndefinedError(t("every request ended in an error"))
     return served
 
 
@@ -74,7 +77,7 @@ def prefill_s(trial: Trial) -> float:
     """
     traces = _traces(trial, "prefill")
     if not traces:
-        raise UndefinedError("the engine does not cut prefill from decode")
+        raise UndefinedError(t("the engine does not cut prefill from decode"))
     return sum(timings.trace_duration_s(trace) for trace in traces)
 
 
@@ -86,7 +89,7 @@ def rows_of(trial: Trial) -> int:
     """
     traces = (*_traces(trial, "prefill"), *_traces(trial, "decode"))
     if not traces:
-        raise UndefinedError("no step of this trial was stamped")
+        raise UndefinedError(t("no step of this trial was stamped"))
     return traces[0].rows
 
 
@@ -120,7 +123,7 @@ def decode_rate(trial: Trial) -> float:
     else:
         rate = timings.decode_rate_per_row(decode_traces(trial))
     if rate is None:
-        raise UndefinedError("fewer than two stamps in decode")
+        raise UndefinedError(t("fewer than two stamps in decode"))
     return rate
 
 
@@ -137,3 +140,30 @@ def by_process(cell: CellRecord, values: Sequence[float]) -> tuple[tuple[float, 
     for worker, value in zip(workers, values, strict=True):
         blocks.setdefault(worker, []).append(value)
     return tuple(tuple(block) for block in blocks.values())
+
+
+def sorted_gaps_s(cell: CellRecord) -> list[list[float]]:
+    """Times between neighbouring decode stamps of one stream, shortest first: one list per repetition.
+
+    Raises:
+        UndefinedError: no repetition, no stamp in one, or not one stamp per token.
+    """
+    return [_sorted_gaps_s(trial) for trial in finished_trials(cell)]
+
+
+def _sorted_gaps_s(trial: Trial) -> list[float]:
+    if trial.requests:
+        served = served_requests(trial)
+        if any(trace.chunk_tokens.count(1) != len(trace.chunk_tokens) for trace in served):
+            raise UndefinedError(t("chunks of a request may hold several tokens; see tpot_s"))
+        stamps = [trace.chunk_at_ns for trace in served]
+    else:
+        traces = decode_traces(trial)
+        if any(trace.tokens_per_row.count(1) != len(trace.tokens_per_row) for trace in traces):
+            raise UndefinedError(t("the engine does not stamp every token"))
+        stamps = [(trace.start_at_ns, *trace.step_at_ns) for trace in traces]
+    gaps = [np.diff(np.asarray(edges, dtype=np.int64)) for edges in stamps]
+    times: list[float] = (np.sort(np.concatenate(gaps)) * timings.NS).tolist() if gaps else []
+    if not times:
+        raise UndefinedError(t("no decode step was stamped"))
+    return times

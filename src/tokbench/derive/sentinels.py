@@ -10,6 +10,7 @@ import dataclasses
 from tokbench.derive.codes import CPU_DRIFT_SHARE, GPU_DRIFT_SHARE
 from tokbench.derive.disturbances import is_gpu
 from tokbench.derive.repetitions import UndefinedError, decode_rate
+from tokbench.derive.words import t
 from tokbench.record.blocks import BlockStarted
 from tokbench.record.run import Run, Trial
 
@@ -63,14 +64,14 @@ def drifted_blocks(run: Run) -> frozenset[int]:
 def _drift_of(run: Run, started: BlockStarted) -> BlockDrift:
     cell = run.cells.get(started.sentinel) if started.sentinel is not None else None
     if cell is None:
-        return BlockDrift(started, None, None, None, "the block has no sentinel")
+        return BlockDrift(started, None, None, None, t("the block has no sentinel"))
     trials = [trial for trial in cell.sentinels() if trial.started.block == started.block]
     if len(trials) < 2:
         opening = _rate(trials[0]) if trials else None
-        return BlockDrift(started, opening, None, None, "the sentinel did not both open and close the block")
+        return BlockDrift(started, opening, None, None, t("the sentinel did not both open and close the block"))
     opening, closing = _rate(trials[0]), _rate(trials[-1])
     is_one = trials[0].started.worker_id == trials[-1].started.worker_id
-    missing = None if opening and closing else "the sentinel gave no decode speed"
+    missing = None if opening and closing else t("the sentinel gave no decode speed")
     return BlockDrift(started, opening, closing, is_one, missing)
 
 

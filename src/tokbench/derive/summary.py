@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from tokbench.derive.bounds.found import Bounds, CellBound, Choice, DepthFloor, RepeatRow, StepFit
+from tokbench.derive.decision import Decision, list_decision
 from tokbench.derive.energy.listing import list_energy
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
-from tokbench.derive.published import Comparison, NoComparison
+from tokbench.derive.published import Comparison, NoComparison, list_harness
 from tokbench.derive.sentinels import drift_limit, find_blocks, run_drift
 from tokbench.derive.standing import Beside
 from tokbench.record.facts import Agreement, CeilingFacts, Frozen
@@ -29,7 +30,13 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 JsonObject: TypeAlias = dict[str, Json]
 
 
-def summarise_results(results: Sequence[Results], beside: Sequence[Beside], bounds: Sequence[Bounds]) -> JsonObject:
+def summarise_results(
+    results: Sequence[Results],
+    beside: Sequence[Beside],
+    bounds: Sequence[Bounds],
+    decision: Decision | None = None,
+    claims: Sequence[Json] = (),
+) -> JsonObject:
     """The summary of one run, or of several merged in the order given; `bounds` holds those of each run."""
     if not results:
         raise ValueError("a summary needs at least one run")
@@ -41,8 +48,8 @@ def summarise_results(results: Sequence[Results], beside: Sequence[Beside], boun
         "run": {**runs[0], "merged_with": merged},
         "cells": [_cell(cell, found) for item, found in paired for cell in item.cells],
         "published": [_beside(item) for item in beside],
-        "decision": [],
-        "claims": [],
+        "decision": [] if decision is None else _plain(list_decision(decision)),
+        "claims": list(claims),
     }
 
 
@@ -282,7 +289,7 @@ def _beside(item: Beside) -> JsonObject:
     }
     if isinstance(outcome, NoComparison):
         return {**head, **_missing(outcome.reason)}
-    return {**head, **_comparison(outcome)}
+    return {**head, **_comparison(outcome), "harness_efficiency": _plain(list_harness(item.harness))}
 
 
 def _comparison(comparison: Comparison) -> JsonObject:
@@ -300,6 +307,9 @@ def _comparison(comparison: Comparison) -> JsonObject:
             "low": _end(comparison.ours_over_theirs_low),
             "high": _end(comparison.ours_over_theirs_high),
         },
+        "theirs_range": _plain(comparison.theirs_range._asdict()),
+        "is_per_device": comparison.is_per_device,
+        "kept_out": [shortfall.name for shortfall in comparison.shortfalls],
         "match": comparison.match,
         "their_size_over_ours": comparison.their_size_over_ours,
         "their_active_size_over_ours": comparison.their_active_size_over_ours,

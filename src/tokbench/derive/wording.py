@@ -8,19 +8,65 @@ from collections.abc import Sequence
 from tokbench.derive.codes import NOTES
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.published import Comparison, PublishedFigure
+from tokbench.derive.words import SEMICOLON, join, mark, say, t
 from tokbench.record.facts import Agreement
 from tokbench.stats import Estimate
 from tokbench.units import format_number, format_value, unit_of
 
-LABELS = {"random": "random weights", "replay": "replayed weights", "scripted": "scripted engine, no model"}
+LABELS = {
+    "random": mark("random weights"),
+    "replay": mark("replayed weights"),
+    "scripted": mark("scripted engine, no model"),
+}
 """What must stand in every sentence that uses a number had with other than pretrained weights."""
 
-VENDORS = {"cerebras": "Cerebras", "groq": "Groq", "nvidia": "NVIDIA", "sambanova": "SambaNova", "amd": "AMD"}
-MEASURERS = {
-    "vendor": "stated by the vendor",
-    "artificial-analysis": "measured by Artificial Analysis",
-    "third-party": "stated by a third party",
+VERDICTS = (mark("valid"), mark("suspect"), mark("invalid"), mark("note"))
+"""What validity says of a cell, and what a reason does to one."""
+VENDORS = {
+    "amd": "AMD",
+    "aws": "AWS",
+    "deepinfra": "DeepInfra",
+    "deepseek": "DeepSeek",
+    "digitalocean": "DigitalOcean",
+    "eigen-ai": "Eigen AI",
+    "nvidia": "NVIDIA",
+    "octoai": "OctoAI",
+    "openai": "OpenAI",
+    "ovhcloud": "OVHcloud",
+    "sambanova": "SambaNova",
+    "together-ai": "Together AI",
+    "wandb": "Weights & Biases",
 }
+"""Names that are not the row's word with a capital."""
+MEASURERS = {
+    "vendor": mark("stated by the vendor"),
+    "artificial-analysis": mark("measured by Artificial Analysis"),
+    "mlperf": mark("measured in MLPerf"),
+    "third-party": mark("stated by a third party"),
+}
+
+CONDITIONS = {
+    "excludes_ttft": mark("whether the time to the first token is left out"),
+    "model": mark("model"),
+    "weights": mark("weights"),
+    "precision": mark("precision"),
+    "prompt_tokens": mark("prompt tokens"),
+    "output_tokens": mark("output tokens"),
+    "context_tokens": mark("context tokens"),
+    "concurrency": mark("concurrency"),
+    "static_batch": mark("static batch"),
+    "speculation": mark("speculation"),
+    "engine": mark("engine"),
+    "mode": mark("mode"),
+    "attention_kernel": mark("attention kernel"),
+    "experts_kernel": mark("experts kernel"),
+    "hardware": mark("hardware"),
+    "device_count": mark("device count"),
+    "devices_per_stream": mark("devices per stream"),
+    "measured_by": mark("measured by"),
+    "as_of": mark("as of"),
+}
+"""Conditions as a reader says them."""
 
 
 def say_value(value: Estimate | Missing | None) -> str:
@@ -33,13 +79,18 @@ def say_value(value: Estimate | Missing | None) -> str:
 def say_interval(value: Estimate) -> str:
     """The interval and the number of repetitions and processes, as they stand behind a value."""
     if value.statistic == "exact":
-        return "exact"
-    repetitions = "1 repetition" if value.n == 1 else f"{value.n} repetitions"
+        return t("exact")
+    repetitions = t("1 repetition") if value.n == 1 else t("{n} repetitions", n=value.n)
     if value.n > 1 and value.blocks is not None:
-        repetitions += f" in {value.blocks} process{'' if value.blocks == 1 else 'es'}"
+        one = value.blocks == 1
+        repetitions = (
+            t("{repetitions} in 1 process", repetitions=repetitions)
+            if one
+            else t("{repetitions} in {blocks} processes", repetitions=repetitions, blocks=value.blocks)
+        )
     if value.low is None or value.high is None:
-        return f"no interval, {repetitions}"
-    return f"95 % interval {say_range(value)}, {repetitions}"
+        return t("no interval, {repetitions}", repetitions=repetitions)
+    return t("95 % interval {range}, {repetitions}", range=say_range(value), repetitions=repetitions)
 
 
 def say_range(value: Estimate) -> str:
@@ -50,7 +101,10 @@ def say_range(value: Estimate) -> str:
     digits = digits_of(value)
     low, high = (format_value(end, unit, digits) for end in (value.low, value.high))
     symbols = {text.partition(" ")[2] for text in (low, high, say_value(value))}
-    return f"{low.partition(' ')[0]} to {high.partition(' ')[0]}" if len(symbols) == 1 else f"{low} to {high}"
+    if len(symbols) == 1:
+        low = low.partition(" ")[0]
+        high = high.partition(" ")[0]
+    return t("{low} to {high}", low=low, high=high)
 
 
 def digits_of(value: Estimate) -> int:
@@ -69,41 +123,50 @@ def say_times(ratio: float) -> str:
 
 def label_of(cell: CellResult) -> str:
     """The label that the weights of a cell demand, or nothing."""
-    return LABELS.get(cell.conditions.weights or "", "")
+    label = LABELS.get(cell.conditions.weights or "")
+    return "" if label is None else t(label)
 
 
 def short_model(name: str | None) -> str:
     """A model without its owner."""
-    return (name or "unknown model").rstrip("/").rsplit("/", 1)[-1]
+    return (name or t("unknown model")).rstrip("/").rsplit("/", 1)[-1]
 
 
 def say_model(cell: CellResult) -> str:
     """The model and, where they are not pretrained, what its weights are."""
-    label = label_of(cell)
-    return f"{short_model(cell.conditions.model)} ({label})" if label else short_model(cell.conditions.model)
+    return say_labelled(short_model(cell.conditions.model), label_of(cell))
+
+
+def say_labelled(model: str, label: str) -> str:
+    """A model's name with the label that its weights demand, if any."""
+    return t("{model} ({label})", model=model, label=label) if label else model
 
 
 def say_load(cell: CellResult) -> str:
     """How many streams there were."""
     conditions = cell.conditions
     if conditions.static_batch is not None:
-        return f"static batch {conditions.static_batch}"
+        return t("static batch {static_batch}", static_batch=conditions.static_batch)
     if conditions.concurrency is not None:
-        return f"concurrency {conditions.concurrency}"
-    return "open load"
+        return t("concurrency {concurrency}", concurrency=conditions.concurrency)
+    return t("open load")
 
 
 def say_prompt(cell: CellResult) -> str:
     """Prompt and output length."""
-    prompt = "prompt of its own" if cell.conditions.prompt_tokens is None else f"{cell.conditions.prompt_tokens} prompt"
-    return f"{prompt} + {cell.conditions.output_tokens} output tokens"
+    prompt = (
+        t("prompt of its own")
+        if cell.conditions.prompt_tokens is None
+        else t("{prompt_tokens} prompt", prompt_tokens=cell.conditions.prompt_tokens)
+    )
+    return t("{prompt} + {output_tokens} output tokens", prompt=prompt, output_tokens=cell.conditions.output_tokens)
 
 
 def say_cell(cell: CellResult) -> str:
     """One cell in one phrase."""
     conditions = cell.conditions
     engine = f"{conditions.engine} {conditions.mode}"
-    return f"{say_model(cell)}, {conditions.precision}, {engine}, {say_load(cell)}, {say_prompt(cell)}"
+    return join((say_model(cell), str(conditions.precision), engine, say_load(cell), say_prompt(cell)))
 
 
 def say_memory_source(cell: CellResult) -> str:
@@ -111,16 +174,22 @@ def say_memory_source(cell: CellResult) -> str:
     trials = (reading for trial in cell.record.trials for reading in trial.memory)
     sources = {reading.source for reading in (*cell.record.memory, *trials)}
     if "allocator_peak" in sources:
-        return "on the device"
-    return "of the whole worker process, Python and libraries included" if "rss_peak" in sources else ""
+        return t("on the device")
+    return t("of the whole worker process, Python and libraries included") if "rss_peak" in sources else ""
 
 
 def say_doubt(cell: CellResult) -> str:
     """What a reader has to know of a cell's validity, or nothing."""
     if cell.validity.verdict == "valid":
         return ""
-    reasons = ", ".join(code.value for code in cell.validity.reasons if code not in NOTES)
-    return f"{cell.validity.verdict}: {reasons}" if reasons else cell.validity.verdict
+    reasons = join(say(code.value) for code in cell.validity.reasons if code not in NOTES)
+    verdict = say_verdict(cell.validity.verdict)
+    return t("{verdict}: {reasons}", verdict=verdict, reasons=reasons) if reasons else verdict
+
+
+def say_verdict(verdict: str) -> str:
+    """A cell's verdict, or what a reason does to it, as a word."""
+    return say(verdict)
 
 
 def say_vendor(vendor: str) -> str:
@@ -136,7 +205,8 @@ def say_published(figure: PublishedFigure) -> str:
 
 def say_measurer(measured_by: str) -> str:
     """Who stands behind a published figure."""
-    return MEASURERS.get(measured_by, f"measured by {measured_by}")
+    known = MEASURERS.get(measured_by)
+    return t("measured by {measured_by}", measured_by=measured_by) if known is None else say(known)
 
 
 def say_site(url: str) -> str:
@@ -145,17 +215,17 @@ def say_site(url: str) -> str:
 
 
 def say_factor(comparison: Comparison) -> str:
-    """How their value stands to ours, with the interval that ours gives it: `52x ours (51x to 53x)`."""
+    """How their value stands to ours, with the interval of both sides: `52x ours (51 to 53)`."""
     if comparison.ours.value <= 0:
-        return "no ratio: ours is zero"
+        return t("no ratio: ours is zero")
     ratio = comparison.theirs.value / comparison.ours.value
-    low, high = comparison.ours.low, comparison.ours.high
-    text = f"{say_times(ratio)} ours"
+    low, high = comparison.ours_over_theirs_low, comparison.ours_over_theirs_high
+    text = t("{times} ours", times=say_times(ratio))
     if low is None or high is None or low <= 0:
-        return f"{text} (no interval)"
+        return t("{text} (no interval)", text=text)
     digits = digits_of(comparison.ours)
-    ends = (format_number(comparison.theirs.value / end, digits) for end in (high, low))
-    return f"{text} ({' to '.join(ends)})"
+    nearest, farthest = (format_number(1 / end, digits) for end in (high, low))
+    return t("{text} ({low} to {high})", text=text, low=nearest, high=farthest)
 
 
 def say_likeness(comparison: Comparison) -> str:
@@ -163,29 +233,32 @@ def say_likeness(comparison: Comparison) -> str:
     size = comparison.their_size_over_ours
     if comparison.match != "same_model":
         if size is None:
-            return "not like for like: another model, the sizes are not known"
+            return t("not like for like: another model, the sizes are not known")
         if 1 / 1.5 <= size <= 1.5:
-            return "not like for like: another model of about the same size"
-        factor = f"{format_number(max(size, 1 / size), 2)} times {'larger' if size > 1 else 'smaller'}"
-        return f"not like for like: their model is {factor}"
+            return t("not like for like: another model of about the same size")
+        factor = format_number(max(size, 1 / size), 2)
+        if size > 1:
+            return t("not like for like: their model is {factor} times larger", factor=factor)
+        return t("not like for like: their model is {factor} times smaller", factor=factor)
     if comparison.unlike:
         agreements = {row.field: row.agreement for row in comparison.differences}
         differ = [field for field in comparison.unlike if agreements.get(field) is Agreement.DIFFERENT]
         unstated = [field for field in comparison.unlike if field not in differ]
-        parts = [f"different: {say_fields(differ)}"] if differ else []
-        parts += [f"not stated: {say_fields(unstated)}"] if unstated else []
-        return f"not like for like ({'; '.join(parts)})"
+        parts = [t("different: {fields}", fields=say_fields(differ))] if differ else []
+        parts += [t("not stated: {fields}", fields=say_fields(unstated))] if unstated else []
+        return t("not like for like ({parts})", parts=join(parts, SEMICOLON))
     return ""
 
 
 def say_fields(fields: Sequence[str]) -> str:
     """Names of conditions as a reader says them."""
-    words = {"excludes_ttft": "whether the time to the first token is left out"}
-    return ", ".join(words.get(field, field.replace("_", " ")) for field in fields)
+    return join(say(CONDITIONS.get(field, field.replace("_", " "))) for field in fields)
 
 
 def say_counts(comparison: Comparison) -> str:
     """How many conditions differ and how many are unknown."""
     different, unknown = comparison.count(Agreement.DIFFERENT), comparison.count(Agreement.UNKNOWN)
-    differ = "1 condition differs" if different == 1 else f"{different} conditions differ"
-    return f"{differ}, {unknown} {'is' if unknown == 1 else 'are'} unknown"
+    differ = t("1 condition differs") if different == 1 else t("{count} conditions differ", count=different)
+    if unknown == 1:
+        return t("{differ}, 1 is unknown", differ=differ)
+    return t("{differ}, {count} are unknown", differ=differ, count=unknown)

@@ -36,7 +36,7 @@ def find_depths(cells: Sequence[CellResult]) -> Iterator[DepthFloor]:
             yield DepthFloor(
                 run_name=last.run_name,
                 mode=last.conditions.mode or "",
-                model=wording.say_model(last).replace(f", {rows[-1][0]} layers", ""),
+                model=_name_at_any_depth(last, rows[-1][0]),
                 layers=tuple(row[0] for row in rows),
                 step_s=tuple(row[1] for row in rows),
                 s_per_layer=line.slope,
@@ -45,6 +45,12 @@ def find_depths(cells: Sequence[CellResult]) -> Iterator[DepthFloor]:
                 largest_byte_share=max(known_shares) if len(known_shares) == len(shares) else None,
                 caps_tokens_per_s=tuple((layers, 1 / (layers * line.slope)) for layers in CAP_LAYERS),
             )
+
+
+def _name_at_any_depth(cell: CellResult, layers: int) -> str:
+    """The model with the label of its weights, without the number of layers that it was cut to."""
+    name = wording.short_model(cell.conditions.model).replace(f", {layers} layers", "")
+    return wording.say_labelled(name, wording.label_of(cell))
 
 
 def _layers(cell: CellResult) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tokbench.derive.bounds.found import Point, StepFit
 from tokbench.derive.bounds.points import Line, value_of
+from tokbench.derive.words import t
 
 MIN_POINTS = 3
 MIN_SPAN = 1.5
@@ -33,11 +34,11 @@ def fit_steps(points: Sequence[Point]) -> tuple[tuple[StepFit, ...], tuple[str, 
             mode += f", {conditions.attention_kernel}"
         found = _fit(mode, precision, members)
         if isinstance(found, str):
-            refused.append(f"{mode}, {precision}: {found}")
+            refused.append(t("{mode}, {precision}: {reason}", mode=mode, precision=precision, reason=found))
         else:
             fits.append(found)
     if not groups:
-        refused.append("no single stream was measured whose bytes per step come from memory")
+        refused.append(t("no single stream was measured whose bytes per step come from memory"))
     return tuple(fits), tuple(refused)
 
 
@@ -51,13 +52,21 @@ def _settings(point: Point) -> tuple[str, ...]:
 def _fit(mode: str, precision: str, points: list[Point]) -> StepFit | str:
     sizes = [point.step_bytes for point in points]
     if len(set(sizes)) < MIN_POINTS:
-        return f"no fit, {len(set(sizes))} different sizes of a step and {MIN_POINTS} are needed"
+        return t(
+            "no fit, {count} different sizes of a step and {fewest} are needed",
+            count=len(set(sizes)),
+            fewest=MIN_POINTS,
+        )
     if max(sizes) / min(sizes) < MIN_SPAN:
-        return f"no fit, the sizes of a step span a factor {max(sizes) / min(sizes):.2f}, less than {MIN_SPAN}"
+        return t(
+            "no fit, the sizes of a step span a factor {span:.2f}, less than {least}",
+            span=max(sizes) / min(sizes),
+            least=MIN_SPAN,
+        )
     times = [point.step_s for point in points]
     line = Line(sizes, times, [1 / seconds**2 for seconds in times])
     if line.slope <= 0:
-        return "no fit, larger steps were not slower"
+        return t("no fit, larger steps were not slower")
     intervals = line.intervals()
     return StepFit(
         run_name=points[0].cell.run_name,

@@ -8,6 +8,7 @@ from tokbench.derive.bounds.found import Choice, MemoryRow, RepeatRow
 from tokbench.derive.bounds.points import alike_but_for, value_of
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.pairs import paired_ratio
+from tokbench.derive.words import t
 from tokbench.stats import Estimate, exact
 
 SPEED = "decode_tokens_per_s"
@@ -70,8 +71,8 @@ def _setting(cell: CellResult, path: tuple[str, ...]) -> str:
         branch = branch[name]
     value = branch.get(path[-1])
     if value is None and path[-1] == "attention":
-        return f"{cell.conditions.attention_kernel} (the engine's choice)"
-    return "left out" if value is None else str(value)
+        return t("{kernel} (the engine's choice)", kernel=cell.conditions.attention_kernel)
+    return t("left out") if value is None else str(value)
 
 
 def find_repeats(cells: Sequence[CellResult]) -> Iterator[RepeatRow]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tokbench.derive.bounds.found import BoundKind, CellBound, StepFit
 from tokbench.derive.bounds.points import step_s, value_of
 from tokbench.derive.evaluate import CellResult
+from tokbench.derive.words import join, t
 from tokbench.record.run import CellRecord
 from tokbench.units import SECONDS, format_number, format_value
 
@@ -93,29 +94,51 @@ def _sentence(
 ) -> str:
     memory, compute, host = shares
     seconds, rest, kernels = costs
-    said = ", ".join(
-        f"{what} {format_number(100 * share)} %"
-        for what, share in (("reading memory", memory), ("arithmetic", compute))
-        if share is not None
+    parts = (
+        t("reading memory {share} %", share=_percent(memory)) if memory is not None else "",
+        t("arithmetic {share} %", share=_percent(compute)) if compute is not None else "",
     )
+    said = join(part for part in parts if part)
     left = ""
     if rest is not None and kind != "unknown":
-        left = f"; {format_value(rest, SECONDS)} of {format_value(seconds, SECONDS)} are neither"
+        left = t(
+            "; {rest} of {step} are neither", rest=format_value(rest, SECONDS), step=format_value(seconds, SECONDS)
+        )
     if left and kernels and rest is not None and rest / kernels <= LONG_KERNEL_S:
-        left += f", {format_value(rest / kernels, SECONDS)} for each of {kernels:,} kernels and operators"
+        each = format_value(rest / kernels, SECONDS)
+        left = t("{left}, {each} for each of {kernels:,} kernels and operators", left=left, each=each, kernels=kernels)
     fit = next((found for found in fits if any(point.cell is cell for point in found.points)), None)
     is_trusted = fit is not None and fit.t0_s > 0 and fit.r_squared >= TRUSTED_R_SQUARED
-    constant = f"; the fit's constant is {format_value(fit.t0_s, SECONDS)}" if fit is not None and is_trusted else ""
-    launching = "" if host is None else f"; the host needed {format_number(100 * host)} % of the window to launch it"
-    why = f"a share above 1 ({said})" if said else "no ceiling was measured, or the bytes are not known"
-    words = {
-        "memory": f"Memory: at the measured ceilings a step is {said}",
-        "compute": f"Arithmetic: at the measured ceilings a step is {said}",
-        "host": f"The host: it launches too slowly; a step is {said}",
-        "overhead": f"What lies between: at the measured ceilings a step is only {said}",
-        "kernels": f"The kernels: few and long, at the measured ceilings a step is only {said}",
-        "mixed": f"Several things: at the measured ceilings a step is {said}",
-        "cache": f"Not memory: the weights fit in the device's last cache{f'; a step is {said}' if said else ''}",
-        "unknown": f"Unknown: {why}",
+    constant = (
+        t("; the fit's constant is {constant}", constant=format_value(fit.t0_s, SECONDS))
+        if fit is not None and is_trusted
+        else ""
+    )
+    launching = (
+        "" if host is None else t("; the host needed {share} % of the window to launch it", share=_percent(host))
+    )
+    what = _say_kind(kind, said)
+    return t("{what}{left}{constant}{launching}.", what=what, left=left, constant=constant, launching=launching)
+
+
+def _say_kind(kind: BoundKind, said: str) -> str:
+    """What bounds the step, and of what its time is made as far as a ceiling tells: `said`, which may be empty."""
+    if kind == "unknown":
+        why = t("no ceiling was measured, or the bytes are not known")
+        return t("Unknown: {why}", why=t("a share above 1 ({said})", said=said) if said else why)
+    if kind == "cache" and not said:
+        return t("Not memory: the weights fit in the device's last cache")
+    words: dict[BoundKind, str] = {
+        "memory": t("Memory: at the measured ceilings a step is {said}", said=said),
+        "compute": t("Arithmetic: at the measured ceilings a step is {said}", said=said),
+        "host": t("The host: it launches too slowly; a step is {said}", said=said),
+        "overhead": t("What lies between: at the measured ceilings a step is only {said}", said=said),
+        "kernels": t("The kernels: few and long, at the measured ceilings a step is only {said}", said=said),
+        "mixed": t("Several things: at the measured ceilings a step is {said}", said=said),
+        "cache": t("Not memory: the weights fit in the device's last cache; a step is {said}", said=said),
     }
-    return f"{words[kind]}{left}{constant}{launching}."
+    return words[kind]
+
+
+def _percent(share: float) -> str:
+    return format_number(100 * share)

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
+from tokbench.derive import words
 from tokbench.derive.compare.sides import Side, Subject
+from tokbench.derive.words import t
 from tokbench.record.facts import Agreement, Difference, differences
 
 DECISIVE: Final = frozenset(
@@ -92,7 +94,7 @@ def set_beside(a: Subject, b: Subject) -> Match:
         if ours != theirs:
             is_known = ours is not None and theirs is not None
             rows.append(Difference(name, ours, theirs, Agreement.DIFFERENT if is_known else Agreement.UNKNOWN))
-    decisive = DECISIVE | a.decisive | b.decisive
+    decisive = (DECISIVE | a.decisive | b.decisive) - a.free - b.free
     unlike = [row.field for row in rows if _is_unlike(row, decisive)]
     return Match(a, b, tuple(rows), tuple(unlike))
 
@@ -119,16 +121,20 @@ def _match_group(ours: Sequence[Subject], theirs: Sequence[Subject]) -> list[Mat
 
 
 def _left(ours: Sequence[Subject], theirs: Sequence[Subject], matched: set[str], other: str) -> list[Single]:
-    why = f"{other} has no cell of this model, workload and load"
+    why = t("{other} has no cell of this model, workload and load", other=other)
     if theirs:
-        shown = ", ".join(dict.fromkeys(_say_engine(subject) for subject in theirs))
-        why = f"{other} has this cell with {shown} only"
+        engines = words.join(dict.fromkeys(_say_engine(subject) for subject in theirs))
+        why = t("{other} has this cell with {engines} only", other=other, engines=engines)
     singles = []
     for subject in ours:
         if subject.identity in matched:
             continue
         alike = [cell for cell in theirs if cell.engine_mode == subject.engine_mode]
-        text = f"ambiguous: {len(alike)} cells of {other} have this engine and mode and differ in its settings"
+        text = t(
+            "ambiguous: {count} cells of {other} have this engine and mode and differ in its settings",
+            count=len(alike),
+            other=other,
+        )
         singles.append(Single(subject, text if len(alike) > 1 else why))
     return singles
 

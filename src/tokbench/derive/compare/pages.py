@@ -25,18 +25,19 @@ from tokbench.derive.report.document import (
     Table,
     bullets,
 )
+from tokbench.derive.words import mark, t
 from tokbench.record.facts import Difference
 from tokbench.stats import MIN_BLOCKS, Estimate
 from tokbench.units import format_number
 
-DRIFT = (
+DRIFT = mark(
     "A and B were measured at different times, so nothing is paired: drift of the machine between them "
     "(temperature, clocks, other load) is not in the intervals."
 )
-PAIRED = "A and B are cells of one run and paired by its blocks: what drifts under both cancels."
-IN_PROCESS = (
+PAIRED = mark("A and B are cells of one run and paired by its blocks: what drifts under both cancels.")
+IN_PROCESS = mark(
     "Where n counts repetitions, the interval holds what varies inside a process and not from process to process: "
-    f"{MIN_BLOCKS} or more processes on each side would show that."
+    "{processes} or more processes on each side would show that."
 )
 COLUMNS = (
     Column("metric"),
@@ -65,13 +66,25 @@ def compared_document(compared: Compared) -> Document:
 
 def notes(compared: Compared) -> tuple[str, ...]:
     """What a reader has to know of every interval."""
-    found = [PAIRED if compared.is_one_run else DRIFT]
+    found = [t(PAIRED) if compared.is_one_run else t(DRIFT)]
     if any(row.basis == "repetitions" for pair in compared.pairs for row in pair.rows):
-        found.append(IN_PROCESS)
+        found.append(t(IN_PROCESS, processes=MIN_BLOCKS))
     if compared.a.path == compared.b.path:
-        found.append("A and B are the same: any difference would be a fault of tokbench.")
-    if compared.a.kind == TOKBENCH:
-        found.append(f"Both sides are computed from raw stamps with the same formulas (version {METRICS_VERSION}).")
+        found.append(t("A and B are the same: any difference would be a fault of tokbench."))
+    if compared.a.kind != compared.b.kind:
+        found.append(
+            t(
+                "A is of {a}, B of {b}: each tool took its own stamps and formed its own means.",
+                a=compared.a.kind,
+                b=compared.b.kind,
+            )
+        )
+    elif compared.a.kind == TOKBENCH:
+        same = t(
+            "Both sides are computed from raw stamps with the same formulas (version {version}).",
+            version=METRICS_VERSION,
+        )
+        found.append(same)
     return tuple(found)
 
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from tokbench import stats
+from tokbench.derive import words
 from tokbench.derive.compare.join import Match, Single, join
 from tokbench.derive.compare.sides import ENERGY_SCOPE, TOKBENCH, Side, Subject
 from tokbench.derive.compare.thresholds import Held, Threshold, check_known, read_thresholds
 from tokbench.derive.evaluate import Missing
 from tokbench.derive.metrics import catalog
 from tokbench.derive.pairs import compare_cells
+from tokbench.derive.words import mark, say, t
 from tokbench.errors import SpecError
 from tokbench.stats import Estimate, Outcome, outcome_text
 from tokbench.units import (
@@ -123,8 +125,8 @@ def compare_sides(a: Side, b: Side, asked: Asked) -> Compared:
     Raises:
         SpecError: the sides are of two kinds, an unknown metric, or a bound that is none.
     """
-    if a.kind != b.kind:
-        fix = "give two run folders, or two files of one tool"
+    if a.kind != b.kind and not _measured_names(a) & _measured_names(b):
+        fix = "give two run folders, two files of one tool, or a run folder and a file that tells one of its metrics"
         raise SpecError(f"{a.path} is of {a.kind}, and {b.path} of {b.kind}: they share no metric", fix=fix)
     known = _known(a, b)
     for name in asked.metrics:
@@ -138,9 +140,13 @@ def compare_sides(a: Side, b: Side, asked: Asked) -> Compared:
 
 
 def _known(a: Side, b: Side) -> dict[str, Better]:
-    if a.kind == TOKBENCH:
+    if a.kind == b.kind == TOKBENCH:
         return {name: item.better for name, item in catalog().items()}
     return {sample.metric: sample.better for side in (a, b) for cell in side.cells for sample in cell.samples.values()}
+
+
+def _measured_names(side: Side) -> set[str]:
+    return {name for cell in side.cells for name in cell.samples if _has_value(cell, name)}
 
 
 def _shown(
@@ -170,28 +176,33 @@ def _pair(match: Match, names: Sequence[str], thresholds: Sequence[Threshold], a
 
 def _refusals(match: Match) -> tuple[str, ...]:
     rows = {row.field: row for row in match.differences}
-    found = [f"{name} differs: {rows[name].ours} in A, {rows[name].theirs} in B" for name in match.unlike]
+    found = [
+        t("{name} differs: {ours} in A, {theirs} in B", name=name, ours=rows[name].ours, theirs=rows[name].theirs)
+        for name in match.unlike
+    ]
     for letter, subject in (("A", match.a), ("B", match.b)):
         if subject.no_result is not None:
-            found.append(f"{letter} has no result: {subject.no_result}")
+            found.append(t("{side} has no result: {reason}", side=letter, reason=subject.no_result))
         elif subject.verdict == "invalid":
-            found.append(f"{letter} is invalid: {', '.join(subject.doubts)}")
+            found.append(t("{side} is invalid: {doubts}", side=letter, doubts=words.join(map(say, subject.doubts))))
     return tuple(found)
 
 
 def _row(match: Match, name: str, threshold: Threshold | None, *, is_one_run: bool) -> Row:
     a, b = match.a.samples.get(name), match.b.samples.get(name)
     sample = a or b
-    if sample is None:
+    if sample is None and name not in catalog():  # a percentile that other cells of a tool's file have
+        unit, better, is_exact = Unit("", (), False), Better.NEITHER, False
+    elif sample is None:
         metric = catalog()[name]
         unit, better, is_exact = metric.unit, metric.better, metric.is_exact
     else:
         unit, better, is_exact = sample.unit, sample.better, sample.is_exact
-    of_a = a.value if a is not None else Missing("not in A")
-    of_b = b.value if b is not None else Missing("not in B")
+    of_a = a.value if a is not None else Missing(t("not in A"))
+    of_b = b.value if b is not None else Missing(t("not in B"))
     scopes = [side.settings.get(ENERGY_SCOPE) for side in (match.a, match.b)]
     if unit in ENERGY_UNITS and scopes[0] != scopes[1] and isinstance(of_b, Estimate):
-        of_b = Missing(f"not comparable: A is of the {scopes[0]}, B of the {scopes[1]}")
+        of_b = Missing(t("not comparable: A is of the {a}, B of the {b}", a=scopes[0], b=scopes[1]))
     if isinstance(of_a, Missing) or isinstance(of_b, Missing):
         ratio, outcome, basis, n_a, n_b = _missing(of_a, of_b)
     elif is_exact:
@@ -210,20 +221,24 @@ _Shown = tuple[Estimate | Missing, str, str, int, int]
 
 
 def _missing(a: Estimate | Missing, b: Estimate | Missing) -> _Shown:
-    reasons = [f"{letter}: {value.reason}" for letter, value in (("A", a), ("B", b)) if isinstance(value, Missing)]
+    reasons = [
+        t("{side}: {reason}", side=side, reason=value.reason)
+        for side, value in (("A", a), ("B", b))
+        if isinstance(value, Missing)
+    ]
     counts = [value.n if isinstance(value, Estimate) else 0 for value in (a, b)]
-    return Missing("; ".join(reasons)), "no value", "none", counts[0], counts[1]
+    return Missing(words.join(reasons, words.SEMICOLON)), t("no value"), "none", counts[0], counts[1]
 
 
 def _exact(a: Estimate, b: Estimate, better: Better, unit: Unit) -> _Shown:
     """Sizes and counts: equal or not, without an interval."""
     if a.value == b.value:
-        return stats.exact(1.0, ""), "equal", "exact", a.n, b.n
+        return stats.exact(1.0, ""), t("equal"), "exact", a.n, b.n
     if a.value <= 0:
-        return Missing("a ratio needs positive values"), "differs", "exact", a.n, b.n
+        return Missing(t("a ratio needs positive values")), t("differs"), "exact", a.n, b.n
     outcome = Outcome.HIGHER if b.value > a.value else Outcome.LOWER
     text = outcome_text(outcome, better, words_of(unit))
-    return stats.exact(b.value / a.value, ""), f"differs: {text}", "exact", a.n, b.n
+    return stats.exact(b.value / a.value, ""), t("differs: {reading}", reading=say(text)), "exact", a.n, b.n
 
 
 def _varying(
@@ -235,10 +250,10 @@ def _varying(
     a, b = values
     everything = [value for side in blocks for block in side for value in block]
     if any(value <= 0 for value in (a.value, b.value, *everything)):
-        return Missing("a ratio needs positive values"), "no value", "none", a.n, b.n
+        return Missing(t("a ratio needs positive values")), t("no value"), "none", a.n, b.n
     if not all(blocks):
         ratio = Estimate(b.value / a.value, None, None, a.n + b.n, "", f"ratio of {a.statistic}s")
-        return ratio, "cannot tell: the file holds aggregates, not the values behind them", "none", a.n, b.n
+        return ratio, t("cannot tell: the file holds aggregates, not the values behind them"), "none", a.n, b.n
     found = stats.compare(blocks[0], blocks[1], paired=False)
     text = outcome_text(found.outcome, better, words_of(unit))
     return found.ratio, text, found.basis, found.n_a, found.n_b
@@ -249,15 +264,15 @@ def _paired(match: Match, name: str, better: Better, unit: Unit) -> _Shown:
     assert match.a.cell is not None and match.b.cell is not None
     found = compare_cells(match.b.cell, match.a.cell, name)
     if isinstance(found, Missing):
-        return found, "no value", "none", 0, 0
+        return found, t("no value"), "none", 0, 0
     return found.ratio, outcome_text(found.outcome, better, words_of(unit)), found.basis, found.n_a, found.n_b
 
 
 def words_of(unit: Unit) -> tuple[str, str]:
     """What B is when it is better, and when it is worse."""
     if unit in _SPEEDS:
-        return "faster", "slower"
-    return ("less", "more") if unit in _AMOUNTS else ("better", "worse")
+        return mark("faster"), mark("slower")
+    return (mark("less"), mark("more")) if unit in _AMOUNTS else (mark("better"), mark("worse"))
 
 
 def _judge(

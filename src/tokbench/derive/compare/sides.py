@@ -8,12 +8,13 @@ from pathlib import Path
 
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult, Missing, Results, evaluate
-from tokbench.derive.imports import Imported, ImportedCell, ImportedMetric, read_imported
+from tokbench.derive.imported import Imported, ImportedCell, ImportedMetric, estimate_of
+from tokbench.derive.imports import read_imported
 from tokbench.derive.metrics import catalog
 from tokbench.errors import RecordError
 from tokbench.record.facts import Conditions, Frozen
 from tokbench.record.run import Run, read_run
-from tokbench.stats import Estimate, estimate, exact
+from tokbench.stats import Estimate
 from tokbench.units import Better, Unit
 
 TOKBENCH = "tokbench"
@@ -60,6 +61,8 @@ class Subject:
     samples: Mapping[str, Sample]
     cell: CellResult | None
     """The cell of a record; None for another tool's result."""
+    free: frozenset[str] = frozenset()
+    """Conditions that none of its metrics depends on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,14 +79,19 @@ def read_side(path: Path) -> Side:
     """Read a run folder, its `events.jsonl` or another tool's JSON file.
 
     Raises:
-        RecordError: it cannot be read, or it is of no tool that is known here.
+        RecordError: it is not there, or a record that cannot be read.
+        DataError: a file of another tool that cannot be read, or of none that is known here.
     """
     if not path.exists():
         raise RecordError(f"{path}: there is no such file or folder", fix="name a run folder, e.g. runs/NAME")
     if path.is_dir() or path.suffix == ".jsonl":
-        results = evaluate(read_run(path), str(path))
-        return Side(str(path), TOKBENCH, tuple(_measured(results, cell) for cell in results.cells))
+        return side_of(evaluate(read_run(path), str(path)))
     return _imported_side(path, read_imported(path))
+
+
+def side_of(results: Results) -> Side:
+    """A run that is evaluated already, by its name."""
+    return Side(results.name, TOKBENCH, tuple(_measured(results, cell) for cell in results.cells))
 
 
 def _measured(results: Results, cell: CellResult) -> Subject:
@@ -148,26 +156,31 @@ def _imported_side(path: Path, imported: Imported) -> Side:
 def _imported(cell: ImportedCell) -> Subject:
     return Subject(
         key=cell.key,
-        identity=cell.key,
+        identity=cell.identity,
         name=cell.key,
-        engine_mode=(None, None),
-        engine_settings="",
+        engine_mode=(cell.conditions.engine, cell.conditions.mode),
+        engine_settings=cell.options,
         conditions=cell.conditions,
         settings=cell.settings,
         decisive=cell.decisive,
         verdict="not judged",
         doubts=(),
         no_result=None,
-        samples={metric.name: _imported_sample(metric) for metric in cell.metrics},
+        samples={metric.name: _imported_sample(metric) for metric in cell.metrics} | _untold(cell),
         cell=None,
+        free=cell.free,
     )
 
 
 def _imported_sample(metric: ImportedMetric) -> Sample:
-    symbol = metric.unit.symbol
-    value = estimate(metric.values, symbol) if metric.values else _aggregate(metric, symbol)
-    return Sample(metric.name, metric.unit, metric.better, False, value, (metric.values,) if metric.values else ())
+    blocks = (metric.values,) if metric.values else ()
+    return Sample(metric.name, metric.unit, metric.better, False, estimate_of(metric), blocks)
 
 
-def _aggregate(metric: ImportedMetric, symbol: str) -> Estimate:
-    return dataclasses.replace(exact(metric.value, symbol, metric.n), statistic=metric.statistic)
+def _untold(cell: ImportedCell) -> dict[str, Sample]:
+    """Metrics of ours that the file does not tell, each with the reason."""
+    return {
+        name: Sample(name, metric.unit, metric.better, metric.is_exact, Missing(cell.missing[name]), ())
+        for name, metric in catalog().items()
+        if name in cell.missing
+    }

@@ -17,6 +17,7 @@ from tokbench.arithmetic.cost import (
 )
 from tokbench.derive.energy_scope import say_band
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import join, t
 from tokbench.record.cost import CostSpec
 from tokbench.record.spec import CellSpec
 
@@ -69,10 +70,12 @@ def usd_per_hour(prices: CostSpec) -> float:
     if prices.usd_per_hour is not None:
         return prices.usd_per_hour
     if prices.purchase_usd is None:
-        fix = f"{ask('usd_per_hour')}, or {ask('purchase_usd', 'lifetime_years')}"
-        raise UndefinedError(f"no price of the machine is stated: {fix}")
+        first, other = ask("usd_per_hour"), ask("purchase_usd", "lifetime_years")
+        raise UndefinedError(t("no price of the machine is stated: {first}, or {other}", first=first, other=other))
     if prices.lifetime_years is None:
-        raise UndefinedError(f"a purchase price is spread over years that are not stated: {ask('lifetime_years')}")
+        raise UndefinedError(
+            t("a purchase price is spread over years that are not stated: {fix}", fix=ask("lifetime_years"))
+        )
     return purchase_usd_per_hour(prices.purchase_usd, prices.lifetime_years, prices.purchase_overhead or 0.0)
 
 
@@ -87,7 +90,9 @@ def host_band(prices: CostSpec, scope: str, device: str | None) -> tuple[float, 
     if prices.host_overhead is None:
         known = say_band(device) if scope in ("board", "boards") else None
         hint = f" ({known})" if known else ""
-        raise UndefinedError(f"the joules are of the {scope} alone: --set cost.host_overhead=[…, …]{hint}")
+        raise UndefinedError(
+            t("the joules are of the {scope} alone: --set cost.host_overhead=[…, …]{hint}", scope=scope, hint=hint)
+        )
     return prices.host_overhead
 
 
@@ -101,8 +106,8 @@ def joules_of_request(decode_j: float, prefill_j: float | None, spec: CellSpec) 
         return decode_j
     prompt = spec.workload.prompt_tokens
     if prompt is None or prefill_j is None:
-        what = "the prompt length is not fixed" if prompt is None else "no energy of the prefill was measured"
-        raise UndefinedError(f"{what}: the joules of a whole request are not known")
+        what = t("the prompt length is not fixed") if prompt is None else t("no energy of the prefill was measured")
+        raise UndefinedError(t("{what}: the joules of a whole request are not known", what=what))
     return request_j_per_output_token(decode_j, prefill_j, prompt, spec.workload.output_tokens)
 
 
@@ -124,7 +129,7 @@ def electricity_usd(point: Point) -> float:
     """
     prices = point.prices
     if prices.electricity_included:
-        raise UndefinedError("usd_per_hour pays for the electricity, as cost.electricity_included says")
+        raise UndefinedError(t("usd_per_hour pays for the electricity, as cost.electricity_included says"))
     kwh = _kwh(point, "usd_per_kwh" if prices.usd_per_kwh is None else None)
     assert prices.usd_per_kwh is not None
     return kwh * prices.usd_per_kwh
@@ -142,9 +147,15 @@ def total_usd(point: Point) -> float:
     try:
         return hardware + electricity_usd(point)
     except UndefinedError as missing:
-        rented = ", or --set cost.electricity_included=true if the hourly price pays for it"
-        hint = rented if point.prices.usd_per_hour is not None else ""
-        raise UndefinedError(f"the electricity is missing: {missing}{hint}") from None
+        if point.prices.usd_per_hour is None:
+            raise UndefinedError(t("the electricity is missing: {reason}", reason=str(missing))) from None
+        raise UndefinedError(
+            t(
+                "the electricity is missing: {reason}, or --set cost.electricity_included=true if the hourly price "
+                "pays for it",
+                reason=str(missing),
+            )
+        ) from None
 
 
 def co2e_g(point: Point) -> float:
@@ -162,7 +173,7 @@ def _kwh(point: Point, unstated: str | None) -> float:
     """Kilowatt-hours of a million output tokens; all that is not stated is asked for at once."""
     missing = [key for key in (unstated, "pue" if point.prices.pue is None else None) if key is not None]
     if missing:
-        raise UndefinedError(f"not stated: {', '.join(missing)}; {ask(*missing)}")
+        raise UndefinedError(t("not stated: {missing}; {fix}", missing=join(missing), fix=ask(*missing)))
     if point.joules is None:
         raise UndefinedError(point.why_no_joules)
     assert point.prices.pue is not None

@@ -9,6 +9,7 @@ from tokbench.derive.cost.amounts import Joules, Point, joules_of_request
 from tokbench.derive.cost.prices import prices_of
 from tokbench.derive.energy.rows import find_energy
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.record.cost import CostSpec
 from tokbench.record.run import CellRecord, Run
 
@@ -45,7 +46,7 @@ def find_joules(run: Run, cell: CellRecord, find: Find) -> tuple[Joules | None, 
     """What the metered part takes, or why that is not known."""
     energy = find_energy(run, cell)
     if not energy.headline:
-        return None, energy.missing or "no energy of this cell was measured"
+        return None, energy.missing or t("no energy of this cell was measured")
     try:
         decode = statistics.fmean(find("energy_j_per_output_token"))
         is_batch = cell.spec.load.kind == "static_batch"

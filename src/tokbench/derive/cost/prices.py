@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.words import t
 from tokbench.errors import SpecError
 from tokbench.record.cost import CostSpec
 from tokbench.record.run import Run
@@ -27,7 +28,7 @@ def prices_of(run: Run) -> CostSpec:
     try:
         return _read(path, path.stat().st_mtime_ns)
     except OSError:
-        raise UndefinedError(f"the record's {CONFIG_FILE}, which holds the prices, is gone") from None
+        raise UndefinedError(t("the record's {file}, which holds the prices, is gone", file=CONFIG_FILE)) from None
 
 
 @functools.lru_cache(maxsize=32)
@@ -38,8 +39,17 @@ def _read(path: Path, _changed_at_ns: int) -> CostSpec:
         stated = tree.value.get("cost") if isinstance(tree.value, dict) else None
         return CostSpec() if stated is None else CostSpec.model_validate(stated)
     except SpecError as error:
-        raise UndefinedError(f"the record's {CONFIG_FILE} cannot be read: {error.message}") from None
+        raise UndefinedError(
+            t("the record's {file} cannot be read: {fault}", file=CONFIG_FILE, fault=error.message)
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(("cost", *map(str, first["loc"])))
-        raise UndefinedError(f"the record's {CONFIG_FILE} states no price at {place}: {first['msg']}") from None
+        raise UndefinedError(
+            t(
+                "the record's {file} states no price at {place}: {fault}",
+                file=CONFIG_FILE,
+                place=place,
+                fault=first["msg"],
+            )
+        ) from None

@@ -1,57 +1,25 @@
 """The socket of importers: results of other tools, read from the file that the tool wrote. One plug per tool.
 
-A plug takes over what its file states and computes nothing: where a file holds aggregates only, there are no values.
+A plug takes over what its file states, in our names and units; where a file holds aggregates only, there are no values.
+What it computes is at most a rate from a duration and a count that the file or the user states.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from tokbench.errors import RecordError
+from tokbench.derive import kept_imports
+from tokbench.derive.imported import Imported, ImportedCell, ImportedMetric, Rows
+from tokbench.errors import DataError, SpecError
 from tokbench.record.facts import Conditions
-from tokbench.units import Better, Unit
 
+__all__ = ["ImportPlug", "Imported", "ImportedCell", "ImportedMetric", "kinds", "load_plug", "names", "read_imported"]
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ImportedMetric:
-    """One quantity of one cell. Without `values` the file held only the aggregate `value`, named by `statistic`."""
-
-    name: str
-    unit: Unit
-    better: Better
-    values: tuple[float, ...]
-    """One per repetition, all of one process, in the order measured."""
-    value: float
-    statistic: str
-    n: int
-    """Repetitions behind `value`."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ImportedCell:
-    """One result with a name that is the same in every file of the tool."""
-
-    key: str
-    metrics: tuple[ImportedMetric, ...]
-    conditions: Conditions
-    settings: Mapping[str, str]
-    """What else the file states of machine, versions and options."""
-    decisive: frozenset[str]
-    """The settings that have to be alike in two cells that are compared."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Imported:
-    """One file of another tool."""
-
-    tool: str
-    cells: tuple[ImportedCell, ...]
+NOTHING_GIVEN = Conditions()
 
 
 class ImportPlug(Protocol):
@@ -59,19 +27,20 @@ class ImportPlug(Protocol):
 
     TOOL: str
 
-    def is_mine(self, document: Mapping[str, object]) -> bool:
-        """Whether the document has the outline of this tool's files."""
+    def is_mine(self, rows: Rows) -> bool:
+        """Whether the objects have the outline of this tool's files."""
 
-    def read(self, document: Mapping[str, object], file: str) -> tuple[ImportedCell, ...]:
+    def read(self, rows: Rows, file: str, given: Conditions) -> tuple[ImportedCell, ...]:
         """Take over every result.
 
         Raises:
-            RecordError: the document is not as the tool writes it; which key, and what to do.
+            DataError: the file is not as the tool writes it; which row and field, and what to do.
+            SpecError: `given` contradicts the file.
         """
 
 
 def names() -> list[str]:
-    """The tools whose files can be read."""
+    """The modules of the tools whose files can be read."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -80,34 +49,88 @@ def load_plug(name: str) -> ImportPlug:
     return cast(ImportPlug, importlib.import_module(f"{__name__}.{name}"))
 
 
-def read_imported(path: Path) -> Imported:
-    """Read a JSON file of whichever tool wrote it.
+def kinds() -> dict[str, ImportPlug]:
+    """Every plug by the name of its tool, as `--kind` takes it."""
+    plugs = [load_plug(name) for name in names()]
+    return {plug.TOOL: plug for plug in plugs}
+
+
+def read_imported(path: Path, kind: str | None = None, given: Conditions = NOTHING_GIVEN) -> Imported:
+    """Read a JSON or JSON Lines file of whichever tool wrote it, or what `tokbench import` made of one.
 
     Raises:
-        RecordError: it cannot be read, is not JSON, or of no tool that is known here.
+        DataError: it cannot be read, is not JSON, or is not what the tool writes.
+        SpecError: there is no such kind, or `given` contradicts the file.
     """
-    document = _load(path)
-    plugs = [load_plug(name) for name in names()]
-    tools = ", ".join(plug.TOOL for plug in plugs)
-    plug = next((plug for plug in plugs if plug.is_mine(document)), None)
+    known = kinds()
+    if kind is not None and kind not in known:
+        raise SpecError(
+            f"{kind!r} is no tool whose files are read", key="--kind", fix=f"use one of: {', '.join(known)}"
+        )
+    rows, file = _load(path), str(path)
+    if kept_imports.is_mine(rows):
+        if kind is not None or given != NOTHING_GIVEN:
+            fix = "give the file that the tool wrote, with --kind and --given"
+            raise SpecError(f"{file} is imported already", fix=fix)
+        return kept_imports.read(rows, file)
+    plug = known[kind] if kind is not None else next((item for item in known.values() if item.is_mine(rows)), None)
     if plug is None:
-        fix = f"name a run folder of tokbench, or a JSON file of: {tools}"
-        if {"schema", "cells", "run"} <= document.keys():
-            fix = f"this is tokbench's own summary; name the run folder that it lies in: {path.parent}"
-        raise RecordError(f"{path}: JSON, but not the results of a tool that is known here", fix=fix)
-    return Imported(plug.TOOL, plug.read(document, str(path)))
+        raise _unknown(rows, path, known)
+    cells = plug.read(rows, file, given)
+    if not cells:
+        raise DataError("holds no result", file=file, fix=f"write it anew with {plug.TOOL}")
+    return Imported(plug.TOOL, cells)
 
 
-def _load(path: Path) -> Mapping[str, object]:
+def _unknown(rows: Rows, path: Path, known: dict[str, ImportPlug]) -> DataError:
+    fix = f"name a run folder of tokbench, or a JSON file of: {', '.join(known)}"
+    if rows and {"schema", "cells", "run"} <= rows[0].keys():
+        fix = f"this is tokbench's own summary; name the run folder that it lies in: {path.parent}"
+    return DataError("JSON, but not the results of a tool that is known here", file=str(path), fix=fix)
+
+
+def _load(path: Path) -> Rows:
+    file = str(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror}", fix="look at its permissions") from None
+        fix = "name a JSON file that exists and can be read"
+        raise DataError(f"cannot be read: {error.strerror}", file=file, fix=fix) from None
     except UnicodeDecodeError:
-        raise RecordError(f"{path}: cannot be read: not UTF-8 text", fix="name a run folder or a JSON file") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f":{error.lineno}: column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise RecordError(f"{path}{where or ': nested too deeply'}: not JSON", fix="write the file anew") from None
-    if not isinstance(document, dict):
-        raise RecordError(f"{path}: JSON, but not an object with keys", fix="name a run folder or a tool's JSON file")
-    return document
+        raise DataError("cannot be read: not UTF-8 text", file=file, fix="name a run folder or a JSON file") from None
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return _load_lines(text, file)
+        raise _not_json(error, file, None) from None
+    except RecursionError:
+        raise DataError("nested too deeply: not JSON", file=file, fix="write the file anew") from None
+    rows = tuple(found) if isinstance(found, list) else (found,)
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        fix = "name a run folder or a tool's JSON file"
+        raise DataError("JSON, but not an object with keys, nor a list of such", file=file, fix=fix)
+    return rows
+
+
+def _load_lines(text: str, file: str) -> Rows:
+    """JSON Lines: one object a line."""
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise _not_json(error, file, number) from None
+        if not isinstance(row, dict):
+            fix = "name a run folder or a tool's JSON file"
+            raise DataError("JSON, but not an object with keys", file=file, row=str(number), fix=fix)
+        rows.append(row)
+    return tuple(rows)
+
+
+def _not_json(error: ValueError | RecursionError, file: str, line: int | None) -> DataError:
+    said = "nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        said = f"line {line or error.lineno}, column {error.colno}: {error.msg}"
+    return DataError(f"not JSON: {said}", file=file, row=None if line is None else str(line), fix="write the file anew")

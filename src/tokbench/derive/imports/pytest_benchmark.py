@@ -6,13 +6,12 @@ Source: pytest-benchmark 5.3.1, files written by it; a round's duration is divid
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from tokbench.derive.imports import ImportedCell, ImportedMetric
-from tokbench.errors import RecordError
+from tokbench.derive.imported import ForeignRow, ImportedCell, ImportedMetric, Rows, parse_row, settle
+from tokbench.errors import DataError
 from tokbench.record.facts import Conditions
 from tokbench.units import SECONDS, Better
 
@@ -23,36 +22,30 @@ DECISIVE = frozenset({"benchmark", "timer", "disable_gc"})
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    """Keys that are not needed are passed over: another tool may add some in any version."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _Stats(_Part):
+class _Stats(ForeignRow):
     median: Seconds
     rounds: int
     iterations: int | None = None
     data: tuple[Seconds, ...] = ()
 
 
-class _Options(_Part):
+class _Options(ForeignRow):
     timer: str | None = None
     disable_gc: bool | None = None
 
 
-class _Benchmark(_Part):
+class _Benchmark(ForeignRow):
     fullname: Annotated[str, Field(min_length=1)]
     stats: _Stats
     options: _Options = _Options()
 
 
-class _Cpu(_Part):
+class _Cpu(ForeignRow):
     brand_raw: str | None = None
     count: int | None = None
 
 
-class _Machine(_Part):
+class _Machine(ForeignRow):
     node: str | None = None
     machine: str | None = None
     system: str | None = None
@@ -62,11 +55,11 @@ class _Machine(_Part):
     cpu: _Cpu = _Cpu()
 
 
-class _Commit(_Part):
+class _Commit(ForeignRow):
     id: str | None = None
 
 
-class _File(_Part):
+class _File(ForeignRow):
     machine_info: _Machine
     commit_info: _Commit = _Commit()
     benchmarks: tuple[_Benchmark, ...]
@@ -74,40 +67,36 @@ class _File(_Part):
     version: str
 
 
-def is_mine(document: Mapping[str, object]) -> bool:
-    """Whether the document has the outline of this tool's files."""
-    return {"machine_info", "benchmarks", "version"} <= document.keys()
+def is_mine(rows: Rows) -> bool:
+    """Whether the file has the outline of this tool's files."""
+    return len(rows) == 1 and {"machine_info", "benchmarks", "version"} <= rows[0].keys()
 
 
-def read(document: Mapping[str, object], file: str) -> tuple[ImportedCell, ...]:
+def read(rows: Rows, file: str, given: Conditions) -> tuple[ImportedCell, ...]:
     """Take over every benchmark.
 
     Raises:
-        RecordError: the document is not as pytest-benchmark writes it.
+        DataError: the file is not as pytest-benchmark writes it.
+        SpecError: `given` contradicts it.
     """
-    try:
-        parsed = _File.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        fix = "write it anew with `pytest --benchmark-json=FILE`"
-        raise RecordError(f"{file}: {where}: {first['msg']}: not as {TOOL} writes it", fix=fix) from None
+    parsed = parse_row(_File, rows[0], file, None, "`pytest --benchmark-json=FILE`")
     known = [item.fullname for item in parsed.benchmarks]
     twice = next((name for name in known if known.count(name) > 1), None)
     if twice is not None:
-        raise RecordError(f"{file}: the benchmark {twice!r} stands in it twice", fix="write the file anew")
-    return tuple(_cell(parsed, item) for item in parsed.benchmarks)
+        row = str(len(known) - known[::-1].index(twice))
+        fault = f"the benchmark {twice!r} stands in it twice"
+        raise DataError(fault, file=file, row=row, field="fullname", fix="write the file anew")
+    return tuple(_cell(parsed, item, given) for item in parsed.benchmarks)
 
 
-def _cell(file: _File, item: _Benchmark) -> ImportedCell:
+def _cell(file: _File, item: _Benchmark, given: Conditions) -> ImportedCell:
     stats = item.stats
     metric = ImportedMetric(METRIC, SECONDS, Better.LOWER, stats.data, stats.median, "median", stats.rounds)
-    conditions = Conditions(
-        hardware=file.machine_info.cpu.brand_raw,
-        measured_by=TOOL,
-        as_of=file.datetime[:10] if file.datetime else None,
+    stated = Conditions(hardware=file.machine_info.cpu.brand_raw, as_of=file.datetime[:10] if file.datetime else None)
+    settled = settle(stated, Conditions(measured_by=TOOL), given)
+    return ImportedCell(
+        item.fullname, (metric,), settled.conditions, _settings(file, item), DECISIVE, origins=settled.origins
     )
-    return ImportedCell(item.fullname, (metric,), conditions, _settings(file, item), DECISIVE)
 
 
 def _settings(file: _File, item: _Benchmark) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Callable, Sequence
 
 from tokbench.derive.energy.rows import CellEnergy, find_energy
-from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.repetitions import UndefinedError, sorted_gaps_s
 from tokbench.record.run import CellRecord, Run
 from tokbench.units import Better, Unit, check_suffix
 
@@ -35,6 +35,15 @@ class CellContext:
     def energy(self) -> CellEnergy:
         """What the meters say of the cell: read once for all metrics."""
         return find_energy(self.run, self.cell)
+
+    @functools.cached_property
+    def gaps_s(self) -> list[list[float]]:
+        """Times between neighbouring decode stamps, shortest first, one list per repetition: had once for all metrics.
+
+        Raises:
+            UndefinedError: no repetition, or its stamps are not one per token.
+        """
+        return sorted_gaps_s(self.cell)
 
 
 Values = Sequence[float]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tokbench.derive.cost.amounts import Point, co2e_g, electricity_usd, hardware_usd, total_usd
 from tokbench.derive.cost.joules import points_of
 from tokbench.derive.metrics import CellContext, Values, catalog, metric
+from tokbench.derive.words import mark
 from tokbench.units import USD_PER_MILLION, Better, Unit
 
 GRAMS_PER_MILLION = Unit("gCO2e/1M tokens", ("co2e_g_per_million_output_tokens",), False)
@@ -21,7 +22,7 @@ def _by_repetition(context: CellContext) -> list[Point]:
     return points_of(context.run, context.cell, _find(context))
 
 
-@metric(USD_PER_MILLION, Better.LOWER, "Cost per million output tokens, 40 % used", order=80)
+@metric(USD_PER_MILLION, Better.LOWER, mark("Cost per million output tokens, 40 % used"), order=80)
 def usd_per_million_output_tokens(context: CellContext) -> Values:
     """Hardware and electricity of a million output tokens of all streams, at a utilisation of 0.4.
 
@@ -32,7 +33,7 @@ def usd_per_million_output_tokens(context: CellContext) -> Values:
     return [total_usd(point) for point in _by_repetition(context)]
 
 
-@metric(USD_PER_MILLION, Better.LOWER, "Hardware per million output tokens, 40 % used", order=81)
+@metric(USD_PER_MILLION, Better.LOWER, mark("Hardware per million output tokens, 40 % used"), order=81)
 def hardware_usd_per_million_output_tokens(context: CellContext) -> Values:
     """The machine's price by the hour, spread over the output tokens of the hours in use, at a utilisation of 0.4.
 
@@ -42,7 +43,7 @@ def hardware_usd_per_million_output_tokens(context: CellContext) -> Values:
     return [hardware_usd(point) for point in _by_repetition(context)]
 
 
-@metric(USD_PER_MILLION, Better.LOWER, "Electricity per million output tokens, 40 % used", order=82)
+@metric(USD_PER_MILLION, Better.LOWER, mark("Electricity per million output tokens, 40 % used"), order=82)
 def electricity_usd_per_million_output_tokens(context: CellContext) -> Values:
     """Electricity at the building's meter for a million output tokens, idle hours included, at a utilisation of 0.4.
 
@@ -54,7 +55,7 @@ def electricity_usd_per_million_output_tokens(context: CellContext) -> Values:
     return [electricity_usd(point) for point in _by_repetition(context)]
 
 
-@metric(GRAMS_PER_MILLION, Better.LOWER, "CO2e per million output tokens, 40 % used", order=83)
+@metric(GRAMS_PER_MILLION, Better.LOWER, mark("CO2e per million output tokens, 40 % used"), order=83)
 def co2e_g_per_million_output_tokens(context: CellContext) -> Values:
     """Grams of CO2 equivalent of that electricity, at the stated intensity of the grid and a utilisation of 0.4.
 

@@ -11,6 +11,7 @@ from tokbench.derive.energy.rows import EnergyRow
 from tokbench.derive.energy.windows import Span, Without
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import ByWorker
+from tokbench.derive.words import SEMICOLON, join, mark, t
 from tokbench.units import JOULES, JOULES_PER_TOKEN, TOKENS_PER_JOULE, WATTS, Better
 
 
@@ -18,12 +19,12 @@ def _by_row(context: CellContext, value: Callable[[EnergyRow], float | Without])
     """The value of every row that has it."""
     energy = context.energy
     if not energy.headline:
-        raise UndefinedError(energy.missing or "no energy trial of this cell came to its end")
+        raise UndefinedError(energy.missing or t("no energy trial of this cell came to its end"))
     found = [(row.worker_id, value(row)) for row in energy.headline]
     pairs = [(worker, number) for worker, number in found if not isinstance(number, Without)]
     if not pairs:
         reasons = dict.fromkeys(number.reason for _, number in found if isinstance(number, Without))
-        raise UndefinedError("; ".join(reasons))
+        raise UndefinedError(join(reasons, SEMICOLON))
     return ByWorker.of(pairs)
 
 
@@ -31,7 +32,7 @@ def _of(span: Span | Without, value: Callable[[Span], float]) -> float | Without
     return span if isinstance(span, Without) else value(span)
 
 
-@metric(JOULES, Better.NEITHER, "Energy of the window", order=60)
+@metric(JOULES, Better.NEITHER, mark("Energy of the window"), order=60)
 def energy_j(context: CellContext) -> Values:
     """Joules of the decode window, idle power included; it grows with the window, so it compares nothing.
 
@@ -40,7 +41,7 @@ def energy_j(context: CellContext) -> Values:
     return _by_row(context, lambda row: _of(row.output, lambda span: span.joules))
 
 
-@metric(WATTS, Better.LOWER, "Idle power", order=61)
+@metric(WATTS, Better.LOWER, mark("Idle power"), order=61)
 def idle_power_w(context: CellContext) -> Values:
     """Mean power with the model loaded and nothing running.
 
@@ -50,7 +51,7 @@ def idle_power_w(context: CellContext) -> Values:
     return _by_row(context, lambda row: _of(row.idle, lambda span: span.mean_w))
 
 
-@metric(WATTS, Better.NEITHER, "Mean power", order=62)
+@metric(WATTS, Better.NEITHER, mark("Mean power"), order=62)
 def mean_power_w(context: CellContext) -> Values:
     """Mean power while output tokens are made, idle power included.
 
@@ -59,7 +60,7 @@ def mean_power_w(context: CellContext) -> Values:
     return _by_row(context, lambda row: _of(row.output, lambda span: span.mean_w))
 
 
-@metric(JOULES_PER_TOKEN, Better.LOWER, "Energy per output token", order=63)
+@metric(JOULES_PER_TOKEN, Better.LOWER, mark("Energy per output token"), order=63)
 def energy_j_per_output_token(context: CellContext) -> Values:
     """Joules for one output token of all streams, idle power included: gross.
 
@@ -69,7 +70,7 @@ def energy_j_per_output_token(context: CellContext) -> Values:
     return _by_row(context, lambda row: _of(row.output, lambda span: span.joules / span.tokens))
 
 
-@metric(JOULES_PER_TOKEN, Better.LOWER, "Energy per output token above idle", order=64)
+@metric(JOULES_PER_TOKEN, Better.LOWER, mark("Energy per output token above idle"), order=64)
 def net_energy_j_per_output_token(context: CellContext) -> Values:
     """Joules above idle for one output token of all streams: net.
 
@@ -78,7 +79,7 @@ def net_energy_j_per_output_token(context: CellContext) -> Values:
     return _by_row(context, lambda row: row.net_j_per_output_token)
 
 
-@metric(JOULES_PER_TOKEN, Better.LOWER, "Energy per prompt token", order=65)
+@metric(JOULES_PER_TOKEN, Better.LOWER, mark("Energy per prompt token"), order=65)
 def energy_j_per_prompt_token(context: CellContext) -> Values:
     """Joules for one prompt token of all rows, idle power included; the first output token's head is part of it.
 
@@ -88,7 +89,7 @@ def energy_j_per_prompt_token(context: CellContext) -> Values:
     return _by_row(context, lambda row: _of(row.prefill, lambda span: span.joules / span.tokens))
 
 
-@metric(TOKENS_PER_JOULE, Better.HIGHER, "Output tokens per joule", order=66)
+@metric(TOKENS_PER_JOULE, Better.HIGHER, mark("Output tokens per joule"), order=66)
 def output_tokens_per_j(context: CellContext) -> Values:
     """Output tokens of all streams for one joule, idle power included.
 

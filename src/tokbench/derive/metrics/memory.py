@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
+from tokbench.derive.words import mark, t
 from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
 
 
-@metric(BYTES, Better.LOWER, "Peak memory", order=40, is_exact=True)
+@metric(BYTES, Better.LOWER, mark("Peak memory"), order=40, is_exact=True)
 def peak_memory_bytes(context: CellContext) -> Values:
     """The most memory in use while the cell was prepared and run; where it ran out, the most until then.
 
@@ -22,10 +23,10 @@ def peak_memory_bytes(context: CellContext) -> Values:
         found = [reading.value_bytes for reading in readings if reading.source == source]
         if found:
             return [float(max(found))]
-    raise UndefinedError("no memory reading was taken")
+    raise UndefinedError(t("no memory reading was taken"))
 
 
-@metric(BYTES, Better.LOWER, "Steady memory", order=43, is_exact=True)
+@metric(BYTES, Better.LOWER, mark("Steady memory"), order=43, is_exact=True)
 def steady_memory_bytes(context: CellContext) -> Values:
     """Memory in use between the steps of a cell that is warm: weights, cache and what the engine keeps ready.
 
@@ -37,10 +38,10 @@ def steady_memory_bytes(context: CellContext) -> Values:
         found = [reading.value_bytes for reading in readings if reading.source == source]
         if found:
             return [float(max(found))]
-    raise UndefinedError("no reading of the memory in use was taken")
+    raise UndefinedError(t("no reading of the memory in use was taken"))
 
 
-@metric(BYTES, Better.LOWER, "Weights", order=41, is_exact=True)
+@metric(BYTES, Better.LOWER, mark("Weights"), order=41, is_exact=True)
 def weight_bytes(context: CellContext) -> Values:
     """Bytes of the parameters as loaded, shared tensors once.
 
@@ -48,11 +49,11 @@ def weight_bytes(context: CellContext) -> Values:
     """
     model = context.cell.model
     if model is None or model.weight_bytes is None:
-        raise UndefinedError("the engine does not tell the bytes of its weights")
+        raise UndefinedError(t("the engine does not tell the bytes of its weights"))
     return [float(model.weight_bytes)]
 
 
-@metric(BYTES_PER_TOKEN, Better.LOWER, "KV cache per token", order=42, is_exact=True)
+@metric(BYTES_PER_TOKEN, Better.LOWER, mark("KV cache per token"), order=42, is_exact=True)
 def kv_bytes_per_token(context: CellContext) -> Values:
     """Bytes that one token of one sequence takes in the cache, read off the cache object.
 
@@ -60,10 +61,10 @@ def kv_bytes_per_token(context: CellContext) -> Values:
     """
     prepared = [p for p in context.cell.prepared if p.kv_bytes_allocated and p.cache_rows]
     if not prepared:
-        raise UndefinedError("the engine allocates its cache as it grows, or does not show it")
+        raise UndefinedError(t("the engine allocates its cache as it grows, or does not show it"))
     load = context.cell.spec.load
     rows = load.static_batch if load.kind == "static_batch" else load.concurrency if load.kind == "closed" else None
     last = prepared[-1]
     if rows is None or last.kv_bytes_allocated is None or last.cache_rows is None:
-        raise UndefinedError("the number of sequences is not fixed")
+        raise UndefinedError(t("the number of sequences is not fixed"))
     return [last.kv_bytes_allocated / (last.cache_rows * rows)]

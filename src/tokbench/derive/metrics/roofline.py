@@ -9,6 +9,7 @@ from tokbench import arithmetic
 from tokbench.arithmetic import Ceilings, ModelShape, flops_per_token, precision_on, roofline_step_s
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import decode_rates, finished_trials, prefill_s
+from tokbench.derive.words import mark, t
 from tokbench.errors import TokbenchError
 from tokbench.record.catalog import DeviceRow, find_device, shape_from_config
 from tokbench.record.facts import CeilingFacts
@@ -28,14 +29,14 @@ def _devices(context: CellContext) -> int:
 
 def _ceilings(context: CellContext) -> Sequence[CeilingFacts]:
     if not context.run.ceilings:
-        raise UndefinedError("no ceiling was measured in this run")
+        raise UndefinedError(t("no ceiling was measured in this run"))
     return context.run.ceilings
 
 
 def _read_ceiling(context: CellContext) -> float:
     known = [facts.read_bytes_per_s for facts in _ceilings(context) if facts.read_bytes_per_s is not None]
     if not known:
-        raise UndefinedError("no read ceiling was measured in this run")
+        raise UndefinedError(t("no read ceiling was measured in this run"))
     return max(known) * _devices(context)
 
 
@@ -43,7 +44,7 @@ def compute_dtype(context: CellContext) -> str:
     """The type that the cell's weights are multiplied in: quantised ones are unpacked first."""
     device, dtype = context.run.device, context.cell.spec.model.dtype
     if dtype == "gguf":
-        raise UndefinedError("a GGUF is multiplied in block types of its own, for which no ceiling is measured")
+        raise UndefinedError(t("a GGUF is multiplied in block types of its own, for which no ceiling is measured"))
     return precision_on(dtype, device.kind if device is not None else "unknown").activations
 
 
@@ -54,7 +55,7 @@ def _matmul_ceiling(context: CellContext) -> float:
     rates = [rate for facts in ceilings for rate in facts.rates if rate.kind == "matmul" and rate.dtype == wanted]
     found = [rate for rate in own if rate is not None] or [rate.per_s for rate in rates]
     if not found:
-        raise UndefinedError(f"no matrix-multiply ceiling of {wanted} was measured in this run")
+        raise UndefinedError(t("no matrix-multiply ceiling of {dtype} was measured in this run", dtype=wanted))
     return max(found) * _devices(context)
 
 
@@ -62,15 +63,15 @@ def _datasheet(context: CellContext) -> DeviceRow:
     device = context.run.device
     row = find_device(device.name) if device is not None else None
     if row is None:
-        name = device.name if device is not None else "an unknown device"
-        raise UndefinedError(f"devices.yaml has no datasheet of {name}")
+        name = device.name if device is not None else t("an unknown device")
+        raise UndefinedError(t("devices.yaml has no datasheet of {device}", device=name))
     return row
 
 
 def _nominal_bytes_per_s(context: CellContext) -> float:
     row = _datasheet(context)
     if row.memory_bandwidth_gbps is None:
-        raise UndefinedError(f"no datasheet bandwidth for {row.name} in devices.yaml")
+        raise UndefinedError(t("no datasheet bandwidth for {device} in devices.yaml", device=row.name))
     return row.memory_bandwidth_gbps * 1e9 * _devices(context)
 
 
@@ -79,7 +80,7 @@ def _nominal_flops_per_s(context: CellContext) -> float:
     row, key = _datasheet(context), NOMINAL_TYPES[compute_dtype(context)]
     teraflops = row.peak_tflops.model_dump()[key]
     if teraflops is None:
-        raise UndefinedError(f"no dense {key} rate for {row.name} in devices.yaml")
+        raise UndefinedError(t("no dense {dtype} rate for {device} in devices.yaml", dtype=key, device=row.name))
     return float(teraflops) * 1e12 * _devices(context)
 
 
@@ -91,11 +92,11 @@ def shape_of_cell(context: CellContext) -> ModelShape:
     """
     model = context.cell.model
     if model is None or model.config_json is None:
-        raise UndefinedError("the record does not hold the model's config")
+        raise UndefinedError(t("the record does not hold the model's config"))
     try:
         return shape_from_config(json.loads(model.config_json), model.name)
     except TokbenchError as error:
-        raise UndefinedError(f"the model's shape is not known: {error.message}") from None
+        raise UndefinedError(t("the model's shape is not known: {fault}", fault=error.message)) from None
 
 
 def is_routed(context: CellContext) -> bool:
@@ -111,14 +112,14 @@ def _mean_context(context: CellContext) -> int:
     spec = context.cell.spec
     prompt = spec.workload.prompt_tokens
     if prompt is None:
-        raise UndefinedError("the prompt length is not fixed")
+        raise UndefinedError(t("the prompt length is not fixed"))
     return prompt + spec.workload.output_tokens // 2
 
 
 def _rows(context: CellContext) -> int:
     load = context.cell.spec.load
     if load.kind != "static_batch":
-        raise UndefinedError("requests come and go: bytes per step are not fixed")
+        raise UndefinedError(t("requests come and go: bytes per step are not fixed"))
     return load.static_batch
 
 
@@ -140,8 +141,13 @@ def memory_bytes_per_step(context: CellContext) -> float:
     cache = device.cache_bytes if device is not None else None
     if cache is not None and size < CACHE_MULTIPLE * cache * _devices(context):
         raise UndefinedError(
-            f"a step reads {size / 1e6:.0f} MB, less than {CACHE_MULTIPLE} times the {cache / 1e6:.0f} MB of the "
-            "device's last cache: the rate of the memory does not bound it"
+            t(
+                "a step reads {size:.0f} MB, less than {multiple} times the {cache:.0f} MB of the device's "
+                "last cache: the rate of the memory does not bound it",
+                size=size / 1e6,
+                multiple=CACHE_MULTIPLE,
+                cache=cache / 1e6,
+            )
         )
     return size
 
@@ -171,7 +177,7 @@ def bytes_at_context(context: CellContext, context_tokens: int) -> float:
             return arithmetic.measured_bytes_read_per_step(*loaded, _expert_share(shape, rows), kv).total
         return arithmetic.bytes_read_per_step(shape, precision, rows, context_tokens, kv_dtype).total
     except ValueError as error:
-        raise UndefinedError(f"the bytes of a step cannot be counted: {error}") from None
+        raise UndefinedError(t("the bytes of a step cannot be counted: {fault}", fault=str(error))) from None
 
 
 def _expert_share(shape: ModelShape, rows: int) -> float | None:
@@ -195,7 +201,7 @@ def prefill_flops(context: CellContext) -> float:
     """
     shape, prompt = shape_of_cell(context), context.cell.spec.workload.prompt_tokens
     if prompt is None:
-        raise UndefinedError("the prompt length is not fixed")
+        raise UndefinedError(t("the prompt length is not fixed"))
     # Piecewise linear in the context: a window layer's share stays the same once the window is full.
     window = prompt if shape.window_tokens is None else min(prompt, shape.window_tokens)
     flops = sum(
@@ -213,7 +219,7 @@ def _prefill_rates(context: CellContext) -> list[float]:
     return [flops / prefill_s(trial) for trial in finished_trials(context.cell)]
 
 
-@metric(BYTES_PER_S, Better.HIGHER, "Read ceiling", order=60)
+@metric(BYTES_PER_S, Better.HIGHER, mark("Read ceiling"), order=60)
 def read_bytes_per_s(context: CellContext) -> Values:
     """The best rate at which this device moved memory in this run.
 
@@ -224,7 +230,7 @@ def read_bytes_per_s(context: CellContext) -> Values:
     return [_read_ceiling(context)]
 
 
-@metric(FLOPS_PER_S, Better.HIGHER, "Matrix-multiply ceiling", order=61)
+@metric(FLOPS_PER_S, Better.HIGHER, mark("Matrix-multiply ceiling"), order=61)
 def matmul_flops_per_s(context: CellContext) -> Values:
     """The best rate at which this device multiplied matrices of random data in this run.
 
@@ -234,7 +240,7 @@ def matmul_flops_per_s(context: CellContext) -> Values:
     return [_matmul_ceiling(context)]
 
 
-@metric(TOKENS_PER_S, Better.HIGHER, "Roofline, decode per user", order=62)
+@metric(TOKENS_PER_S, Better.HIGHER, mark("Roofline, decode per user"), order=62)
 def roofline_decode_tokens_per_s(context: CellContext) -> Values:
     """The decode speed of one stream if each step took no longer than the slower of its two measured ceilings.
 
@@ -250,7 +256,7 @@ def roofline_decode_tokens_per_s(context: CellContext) -> Values:
     return [1 / roofline_step_s(step_bytes(context), step_flops(context), ceilings)]
 
 
-@metric(BYTES_PER_STEP, Better.NEITHER, "Bytes read per step", order=63, is_exact=True)
+@metric(BYTES_PER_STEP, Better.NEITHER, mark("Bytes read per step"), order=63, is_exact=True)
 def bytes_read_per_step(context: CellContext) -> Values:
     """Bytes that one decode step of the batch has to read.
 
@@ -261,7 +267,7 @@ def bytes_read_per_step(context: CellContext) -> Values:
     return [step_bytes(context)]
 
 
-@metric(BYTES_PER_STEP, Better.NEITHER, "Bytes read per step, padding included", order=64, is_exact=True)
+@metric(BYTES_PER_STEP, Better.NEITHER, mark("Bytes read per step, padding included"), order=64, is_exact=True)
 def bytes_read_per_step_allocated(context: CellContext) -> Values:
     """Bytes that one decode step reads where a static cache is read as it was allocated, padding included.
 
@@ -269,11 +275,13 @@ def bytes_read_per_step_allocated(context: CellContext) -> Values:
     """
     held = [prepared.cache_rows for prepared in context.cell.prepared if prepared.cache_rows is not None]
     if not held or held[-1] <= _mean_context(context):
-        raise UndefinedError("no padding of a cache is read: it grows with the context, or the engine does not show it")
+        raise UndefinedError(
+            t("no padding of a cache is read: it grows with the context, or the engine does not show it")
+        )
     return [bytes_at_context(context, held[-1])]
 
 
-@metric(RATIO, Better.HIGHER, "Bandwidth used (MBU)", order=5)
+@metric(RATIO, Better.HIGHER, mark("Bandwidth used (MBU)"), order=5)
 def bandwidth_used_ratio(context: CellContext) -> Values:
     """Share of the measured read ceiling that decode used.
 
@@ -285,7 +293,7 @@ def bandwidth_used_ratio(context: CellContext) -> Values:
     return [rate * size / ceiling for rate in decode_rates(context.cell)]
 
 
-@metric(RATIO, Better.HIGHER, "Bandwidth used, datasheet", order=6)
+@metric(RATIO, Better.HIGHER, mark("Bandwidth used, datasheet"), order=6)
 def nominal_bandwidth_used_ratio(context: CellContext) -> Values:
     """Share of the datasheet's memory bandwidth that decode used.
 
@@ -295,7 +303,7 @@ def nominal_bandwidth_used_ratio(context: CellContext) -> Values:
     return [rate * size / ceiling for rate in decode_rates(context.cell)]
 
 
-@metric(RATIO, Better.HIGHER, "FLOPs used in decode (MFU)", order=7)
+@metric(RATIO, Better.HIGHER, mark("FLOPs used in decode (MFU)"), order=7)
 def flops_used_ratio(context: CellContext) -> Values:
     """Share of the measured matrix-multiply ceiling that decode used.
 
@@ -306,7 +314,7 @@ def flops_used_ratio(context: CellContext) -> Values:
     return [rate * flops / ceiling for rate in decode_rates(context.cell)]
 
 
-@metric(RATIO, Better.HIGHER, "FLOPs used in decode, datasheet", order=8)
+@metric(RATIO, Better.HIGHER, mark("FLOPs used in decode, datasheet"), order=8)
 def nominal_flops_used_ratio(context: CellContext) -> Values:
     """Share of the datasheet's dense peak that decode used.
 
@@ -317,7 +325,7 @@ def nominal_flops_used_ratio(context: CellContext) -> Values:
     return [rate * flops / ceiling for rate in decode_rates(context.cell)]
 
 
-@metric(RATIO, Better.HIGHER, "FLOPs used in prefill (MFU)", order=13)
+@metric(RATIO, Better.HIGHER, mark("FLOPs used in prefill (MFU)"), order=13)
 def prefill_flops_used_ratio(context: CellContext) -> Values:
     """Share of the measured matrix-multiply ceiling that prefill used.
 
@@ -329,7 +337,7 @@ def prefill_flops_used_ratio(context: CellContext) -> Values:
     return [rate / ceiling for rate in _prefill_rates(context)]
 
 
-@metric(RATIO, Better.HIGHER, "FLOPs used in prefill, datasheet", order=14)
+@metric(RATIO, Better.HIGHER, mark("FLOPs used in prefill, datasheet"), order=14)
 def nominal_prefill_flops_used_ratio(context: CellContext) -> Values:
     """Share of the datasheet's dense peak that prefill used.
 

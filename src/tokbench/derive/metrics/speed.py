@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import (
     decode_rates,
     decode_s,
-    decode_traces,
     finished_trials,
     prefill_s,
     row_tokens,
     rows_of,
     served_requests,
 )
+from tokbench.derive.words import mark, t
 from tokbench.record import timings
-from tokbench.record.observations import RequestTrace
 from tokbench.record.run import Trial
 from tokbench.stats import percentile
 from tokbench.units import RATIO, SECONDS, TOKENS_PER_S, Better
@@ -28,10 +26,10 @@ JITTER_STEPS = 100
 
 def _needs_requests(trial: Trial) -> None:
     if not trial.requests:
-        raise UndefinedError("a static batch has no requests")
+        raise UndefinedError(t("a static batch has no requests"))
 
 
-@metric(SECONDS, Better.LOWER, "Time to first token", order=10)
+@metric(SECONDS, Better.LOWER, mark("Time to first token"), order=10)
 def ttft_s(context: CellContext) -> Values:
     """Time from asking until the first output token.
 
@@ -44,14 +42,14 @@ def ttft_s(context: CellContext) -> Values:
             seconds = [timings.request_first_chunk_s(trace) for trace in served_requests(trial)]
             known = [value for value in seconds if value is not None]
             if not known:
-                raise UndefinedError("no request got a token")
+                raise UndefinedError(t("no request got a token"))
             values.append(statistics.fmean(known))
         else:
             values.append(prefill_s(trial))
     return values
 
 
-@metric(TOKENS_PER_S, Better.HIGHER, "Prefill speed", order=12)
+@metric(TOKENS_PER_S, Better.HIGHER, mark("Prefill speed"), order=12)
 def prefill_tokens_per_s(context: CellContext) -> Values:
     """Prompt tokens of all rows over the prefill window.
 
@@ -66,7 +64,7 @@ def prefill_tokens_per_s(context: CellContext) -> Values:
     return values
 
 
-@metric(SECONDS, Better.LOWER, "Time per output token", order=20)
+@metric(SECONDS, Better.LOWER, mark("Time per output token"), order=20)
 def tpot_s(context: CellContext) -> Values:
     """Mean time of one output token of one stream after the first.
 
@@ -75,27 +73,27 @@ def tpot_s(context: CellContext) -> Values:
     return [1 / rate for rate in decode_rates(context.cell)]
 
 
-@metric(SECONDS, Better.LOWER, "Inter-token latency, p50", order=21)
+@metric(SECONDS, Better.LOWER, mark("Inter-token latency, p50"), order=21)
 def itl_p50_s(context: CellContext) -> Values:
     """Median gap between neighbouring decode stamps of one stream.
 
     Formula: per repetition, the median of step durations, or of the gaps between the chunks of a request over all
     requests; needs a stamp per token.
     """
-    return [percentile(gaps, 50) for gaps in _gaps(context)]
+    return [percentile(gaps, 50) for gaps in context.gaps_s]
 
 
-@metric(SECONDS, Better.LOWER, "Inter-token latency, p99", order=22)
+@metric(SECONDS, Better.LOWER, mark("Inter-token latency, p99"), order=22)
 def itl_p99_s(context: CellContext) -> Values:
     """The 99th percentile of the gap between neighbouring decode stamps of one stream.
 
     Formula: per repetition, percentile 99 of step durations, or of the gaps between the chunks of a request over all
     requests; with fewer than 100 of them it is close to the maximum.
     """
-    return [percentile(gaps, 99) for gaps in _gaps(context)]
+    return [percentile(gaps, 99) for gaps in context.gaps_s]
 
 
-@metric(TOKENS_PER_S, Better.HIGHER, "Decode speed per user", order=1)
+@metric(TOKENS_PER_S, Better.HIGHER, mark("Decode speed per user"), order=1)
 def decode_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of one stream after the first token: TTFT is left out.
 
@@ -105,7 +103,7 @@ def decode_tokens_per_s(context: CellContext) -> Values:
     return decode_rates(context.cell)
 
 
-@metric(TOKENS_PER_S, Better.HIGHER, "End-to-end speed per user", order=3)
+@metric(TOKENS_PER_S, Better.HIGHER, mark("End-to-end speed per user"), order=3)
 def e2e_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of one stream with the time to first token.
 
@@ -120,14 +118,14 @@ def e2e_tokens_per_s(context: CellContext) -> Values:
                 if (seconds := timings.request_e2e_s(trace))
             ]
             if not rates:
-                raise UndefinedError("no request came to its end")
+                raise UndefinedError(t("no request came to its end"))
             values.append(statistics.fmean(rates))
         else:
             values.append(row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
     return values
 
 
-@metric(SECONDS, Better.LOWER, "End-to-end latency", order=24)
+@metric(SECONDS, Better.LOWER, mark("End-to-end latency"), order=24)
 def e2e_latency_s(context: CellContext) -> Values:
     """Time from asking until the last output token.
 
@@ -138,14 +136,14 @@ def e2e_latency_s(context: CellContext) -> Values:
         if trial.requests:
             known = [s for trace in served_requests(trial) if (s := timings.request_e2e_s(trace)) is not None]
             if not known:
-                raise UndefinedError("no request came to its end")
+                raise UndefinedError(t("no request came to its end"))
             values.append(statistics.fmean(known))
         else:
             values.append(prefill_s(trial) + decode_s(trial))
     return values
 
 
-@metric(TOKENS_PER_S, Better.HIGHER, "System output speed", order=2)
+@metric(TOKENS_PER_S, Better.HIGHER, mark("System output speed"), order=2)
 def output_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of all streams together.
 
@@ -158,7 +156,7 @@ def output_tokens_per_s(context: CellContext) -> Values:
             served = served_requests(trial)
             stamps = [trace.chunk_at_ns[-1] for trace in served if trace.chunk_at_ns]
             if not stamps:
-                raise UndefinedError("no request got a token")
+                raise UndefinedError(t("no request got a token"))
             sent = min(trace.sent_at_ns for trace in served)
             tokens = sum(timings.request_tokens(trace) for trace in served)
             values.append(tokens / ((max(stamps) - sent) * timings.NS))
@@ -167,7 +165,7 @@ def output_tokens_per_s(context: CellContext) -> Values:
     return values
 
 
-@metric(SECONDS, Better.LOWER, "Time to first token from sending", order=11)
+@metric(SECONDS, Better.LOWER, mark("Time to first token from sending"), order=11)
 def ttft_from_send_s(context: CellContext) -> Values:
     """Time from sending a request until its first chunk; queueing in the client is left out.
 
@@ -178,43 +176,27 @@ def ttft_from_send_s(context: CellContext) -> Values:
         _needs_requests(trial)
         waits = [(t.chunk_at_ns[0] - t.sent_at_ns) * timings.NS for t in served_requests(trial) if t.chunk_at_ns]
         if not waits:
-            raise UndefinedError("no request got a token")
+            raise UndefinedError(t("no request got a token"))
         values.append(statistics.fmean(waits))
     return values
 
 
-@metric(RATIO, Better.LOWER, "Step jitter, p99 over p50", order=23)
+@metric(RATIO, Better.LOWER, mark("Step jitter, p99 over p50"), order=23)
 def step_jitter_ratio(context: CellContext) -> Values:
     """How much longer the slowest steps of decode take than the usual one.
 
     Formula: percentile 99 / percentile 50 of step durations: per repetition where each has 100 steps, else over all
     repetitions together, which need 100. A longer context at the end of a window is part of it.
     """
-    all_gaps = _gaps(context)
+    all_gaps = context.gaps_s
     if any(len(gaps) < JITTER_STEPS for gaps in all_gaps):
         all_gaps = [[gap for gaps in all_gaps for gap in gaps]]
     if len(all_gaps[0]) < JITTER_STEPS:
-        raise UndefinedError(f"{len(all_gaps[0])} decode steps were stamped; a 99th percentile needs {JITTER_STEPS}")
+        raise UndefinedError(
+            t(
+                "{count} decode steps were stamped; a 99th percentile needs {least}",
+                count=len(all_gaps[0]),
+                least=JITTER_STEPS,
+            )
+        )
     return [percentile(gaps, 99) / percentile(gaps, 50) for gaps in all_gaps]
-
-
-def _gaps(context: CellContext) -> list[list[float]]:
-    all_gaps = []
-    for trial in finished_trials(context.cell):
-        if trial.requests:
-            gaps = _request_gaps(served_requests(trial))
-        else:
-            traces = decode_traces(trial)
-            if any(tokens != 1 for trace in traces for tokens in trace.tokens_per_row):
-                raise UndefinedError("the engine does not stamp every token")
-            gaps = [gap for trace in traces for gap in timings.step_durations_s(trace)]
-        if not gaps:
-            raise UndefinedError("no decode step was stamped")
-        all_gaps.append(gaps)
-    return all_gaps
-
-
-def _request_gaps(served: Sequence[RequestTrace]) -> list[float]:
-    if any(tokens != 1 for trace in served for tokens in trace.chunk_tokens):
-        raise UndefinedError("chunks of a request may hold several tokens; see tpot_s")
-    return [gap for trace in served for gap in timings.chunk_gaps_s(trace)]

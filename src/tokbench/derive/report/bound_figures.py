@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tokbench.derive import wording
 from tokbench.derive.bounds.found import Bounds, Point, StepFit
-from tokbench.derive.report.document import Figure
-from tokbench.derive.report.figures import (
+from tokbench.derive.report.canvas import (
     MARKERS,
     OKABE_ITO,
-    STYLE,
+    SOFT,
     Drawn,
+    Printed,
+    Tip,
+    drawing,
     open_canvas,
     plain_ticks,
-    png_of,
+    print_canvas,
 )
+from tokbench.derive.report.document import Figure
 from tokbench.derive.standing import estimate_of
-from tokbench.units import BYTES_PER_S, FLOPS_PER_S, SECONDS, format_value
+from tokbench.derive.words import t
+from tokbench.units import BYTES, BYTES_PER_S, FLOPS_PER_S, SECONDS, format_number, format_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GIGA = 1e9
 MILLI = 1e-3
-ROOF_COLOR = "#555555"
+ROOF_COLOR = SOFT
+ROOFLINE, FIT = "limit_roofline.png", "limit_fit.png"
 LINE_STYLES = ("-", "--", "-.", ":")
 CURVE_POINTS = 200
 MARGIN = 1.6
@@ -50,11 +55,7 @@ class Roof(NamedTuple):
 
 def draw_bounds(bounds: Sequence[Bounds]) -> tuple[Drawn, ...]:
     """The figures that there is data for: a roofline needs a measured read ceiling, the other one a fit."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    with matplotlib.rc_context(STYLE):
-        drawn = (_draw_roofline(bounds), _draw_fits(bounds))
+    drawn = (_draw_roofline(bounds), _draw_fits(bounds))
     return tuple(item for item in drawn if item is not None)
 
 
@@ -64,13 +65,27 @@ def _draw_roofline(bounds: Sequence[Bounds]) -> Drawn | None:
     roofs = list(_roofs(points, _has_several(bounds)))
     if not points or not roofs:
         return None
-    groups = _by_series(points, _has_several(bounds))
+    with drawing():
+        printed = _plot_roofline(points, roofs, _has_several(bounds))
+    caption = t(
+        "Each point is one cell's decode step: how much it computes per byte it reads (to the right: larger static "
+        "batches, shorter contexts) against how fast it computes. Grey: the ceilings measured in the run. Under the "
+        "slope memory is the limit, under the flat part arithmetic; the distance straight up to the roof is what is "
+        "lost to neither. A point above the roof reads from a cache. Both axes are logarithmic. Bytes and FLOPs are "
+        "counted from the model's shape. Source: the runs of this report."
+    )
+    alt = t("Achieved FLOP/s over arithmetic intensity of {count} cells below the measured roofs", count=len(points))
+    return Drawn(Figure(ROOFLINE, alt, caption), *printed)
+
+
+def _plot_roofline(points: Sequence[Point], roofs: Sequence[Roof], with_run: bool) -> Printed:
+    groups = _by_series(points, with_run)
     canvas, axes = open_canvas(5.6 + 0.36 * (len(groups) + len(roofs)))
     _plot_roofs(axes, points, roofs)
     for index, (name, members) in enumerate(groups.items()):
         axes.plot(
             [_flops_per_byte(point) for point in members],
-            [point.step_flops / point.step_s / GIGA for point in members],
+            [_gflops_per_s(point) for point in members],
             MARKERS[index % len(MARKERS)],
             color=OKABE_ITO[index % len(OKABE_ITO)],
             markersize=9,
@@ -79,15 +94,13 @@ def _draw_roofline(bounds: Sequence[Bounds]) -> Drawn | None:
         )
     _finish(axes, "arithmetic intensity of a step (FLOP/byte)", "achieved (GFLOP/s)")
     _label_points(axes, points)
-    caption = (
-        "Each point is one cell's decode step: how much it computes per byte it reads (to the right: larger static "
-        "batches, shorter contexts) against how fast it computes. Grey: the ceilings measured in the run. Under the "
-        "slope memory is the limit, under the flat part arithmetic; the distance straight up to the roof is what is "
-        "lost to neither. A point above the roof reads from a cache. Both axes are logarithmic. Bytes and FLOPs are "
-        "counted from the model's shape. Source: the runs of this report."
-    )
-    alt = f"Achieved FLOP/s over arithmetic intensity of {len(points)} cells below the measured roofs"
-    return Drawn(Figure("limit_roofline.png", alt, caption), png_of(canvas))
+    return print_canvas(canvas, ROOFLINE, [_tip_of(axes, point) for point in points])
+
+
+def _tip_of(axes: Axes, point: Point) -> Tip:
+    x, y = _flops_per_byte(point), _gflops_per_s(point)
+    speed = format_value(point.step_flops / point.step_s, FLOPS_PER_S)
+    return Tip(axes, x, y, f"{wording.say_cell(point.cell)}: {format_number(x)} FLOP/byte, {speed}")
 
 
 def _plot_roofs(axes: Axes, points: Sequence[Point], roofs: Sequence[Roof]) -> None:
@@ -108,8 +121,22 @@ def _draw_fits(bounds: Sequence[Bounds]) -> Drawn | None:
     if not fits:
         return None
     points = [point for item in bounds for point in item.points if point.step_bytes > 0]
+    with drawing():
+        printed = _plot_fits(points, fits, _has_several(bounds))
+    caption = t(
+        "Step time against the bytes that a step has to read, both logarithmic. Where a fitted line is flat, its "
+        "constant t0 is the limit (launches, barriers, small kernels); where it climbs, bytes are. Dashed: the time if "
+        "a step only read its bytes at the measured ceiling; nothing that reads memory lies below it. Hollow points "
+        "are in no fit (several streams, or so few bytes that a cache holds them). Source: the runs of this report."
+    )
+    alt = t(
+        "Step time over bytes per step of {count} cells with {fits} fitted lines", count=len(points), fits=len(fits)
+    )
+    return Drawn(Figure(FIT, alt, caption), *printed)
+
+
+def _plot_fits(points: Sequence[Point], fits: Sequence[StepFit], several: bool) -> Printed:
     fitted = {id(point.cell) for fit in fits for point in fit.points}
-    several = _has_several(bounds)
     groups = _by_series(points, several)
     roofs = list(_roofs(points, several))
     canvas, axes = open_canvas(5.4 + 0.36 * (len(groups) + len(fits) + len(roofs)))
@@ -126,14 +153,13 @@ def _draw_fits(bounds: Sequence[Bounds]) -> Drawn | None:
         label = f"{roof.name}bytes alone at the read ceiling, {format_value(roof.read_bytes_per_s, BYTES_PER_S)}"
         axes.plot([size / GIGA for size in x], y, style, color=ROOF_COLOR, label=label)
     _finish(axes, "bytes read per step (GB)", "step time (ms)")
-    caption = (
-        "Step time against the bytes that a step has to read, both logarithmic. Where a fitted line is flat, its "
-        "constant t0 is the limit (launches, barriers, small kernels); where it climbs, bytes are. Dashed: the time if "
-        "a step only read its bytes at the measured ceiling; nothing that reads memory lies below it. Hollow points "
-        "are in no fit (several streams, or so few bytes that a cache holds them). Source: the runs of this report."
-    )
-    alt = f"Step time over bytes per step of {len(points)} cells with {len(fits)} fitted lines"
-    return Drawn(Figure("limit_fit.png", alt, caption), png_of(canvas))
+    tips = [Tip(axes, point.step_bytes / GIGA, point.step_s / MILLI, _say_step(point)) for point in points]
+    return print_canvas(canvas, FIT, tips)
+
+
+def _say_step(point: Point) -> str:
+    step, read = format_value(point.step_s, SECONDS), format_value(point.step_bytes, BYTES)
+    return f"{wording.say_cell(point.cell)}: {step} a step, {read}"
 
 
 def _plot_fit(axes: Axes, fit: StepFit, x: Sequence[float], color: str) -> None:
@@ -205,6 +231,10 @@ def _has_several(bounds: Sequence[Bounds]) -> bool:
 
 def _flops_per_byte(point: Point) -> float:
     return point.step_flops / point.step_bytes
+
+
+def _gflops_per_s(point: Point) -> float:
+    return point.step_flops / point.step_s / GIGA
 
 
 def _spread(low: float, high: float) -> list[float]:

@@ -22,51 +22,52 @@ from tokbench.derive.report.bound_tables import (
     unit_cell,
 )
 from tokbench.derive.report.document import DASH, Block, Cell, Code, Column, Paragraph, Section, Table, bullets
-from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields
+from tokbench.derive.report.fields import cell_columns, cell_fields, in_run
 from tokbench.derive.report.material import Material
 from tokbench.derive.standing import estimate_of
+from tokbench.derive.words import SEMICOLON, join, mark, say, t
 from tokbench.record.facts import CeilingRate
 from tokbench.units import BYTES, BYTES_PER_S, FLOPS_PER_S, SECONDS, format_number, format_value
 
-TITLE = "Where the limit is"
+TITLE = mark("Where the limit is")
 COMMAND = "tokbench run configs/limit.yaml"
 CAP_LAYERS_TOLD = 80
 """The depth that the opening speaks of: that of Llama-3.3-70B. Source: its config.json, num_hidden_layers."""
 KINDS: dict[BoundKind, str] = {
-    "memory": "memory",
-    "compute": "arithmetic",
-    "host": "the host",
-    "overhead": "what lies between kernels",
-    "kernels": "the kernels themselves",
-    "cache": "not memory: cached",
-    "mixed": "several",
-    "unknown": "unknown",
+    "memory": mark("memory"),
+    "compute": mark("arithmetic"),
+    "host": mark("the host"),
+    "overhead": mark("what lies between kernels"),
+    "kernels": mark("the kernels themselves"),
+    "cache": mark("not memory: cached"),
+    "mixed": mark("several"),
+    "unknown": mark("unknown"),
 }
 RATES = {
-    "read_sum": "read (sum)",
-    "read_mv": "read (matrix times vector)",
-    "copy": "copy (bytes read and written)",
-    "matmul": "matrix multiply",
+    "read_sum": mark("read (sum)"),
+    "read_mv": mark("read (matrix times vector)"),
+    "copy": mark("copy (bytes read and written)"),
+    "matmul": mark("matrix multiply"),
 }
 
 
 def bound_sections(material: Material) -> list[Section]:
     """The plain sentences, then the ceilings, the cells, and one part for each thing that was varied."""
     if not any(item.cells or item.memory or item.repeats for item in material.bounds):
-        said = "No cell gave the time of a decode step, so nothing tells where the limit is. A run made to tell:"
-        return [Section(TITLE, (Paragraph(said), Code(COMMAND)))]
-    sections = [Section(TITLE, (*_opening(material), *material.figure("limit_roofline.png")))]
+        said = t("No cell gave the time of a decode step, so nothing tells where the limit is. A run made to tell:")
+        return [Section(t(TITLE), (Paragraph(said), Code(COMMAND)))]
+    sections = [Section(t(TITLE), (*_opening(material), *material.figure("limit_roofline.png")))]
     parts = (
-        ("The measured ceilings", _ceilings_blocks(material)),
-        ("What bounds each cell", _cells_blocks(material)),
-        ("Step time over bytes", _fits_blocks(material)),
-        ("Depth", depths_blocks(material)),
-        ("Context", contexts_blocks(material)),
-        ("Prefill over the prompt's length", prefills_blocks(material)),
-        ("Kernels, options and precision", choices_blocks(material)),
-        ("Spread of a step", jitter_blocks(material)),
-        ("Memory against its prediction", memory_blocks(material)),
-        ("Whether a pass repeats", repeats_blocks(material)),
+        (t("The measured ceilings"), _ceilings_blocks(material)),
+        (t("What bounds each cell"), _cells_blocks(material)),
+        (t("Step time over bytes"), _fits_blocks(material)),
+        (t("Depth"), depths_blocks(material)),
+        (t("Context"), contexts_blocks(material)),
+        (t("Prefill over the prompt's length"), prefills_blocks(material)),
+        (t("Kernels, options and precision"), choices_blocks(material)),
+        (t("Spread of a step"), jitter_blocks(material)),
+        (t("Memory against its prediction"), memory_blocks(material)),
+        (t("Whether a pass repeats"), repeats_blocks(material)),
     )
     return [*sections, *(Section(title, blocks, level=3) for title, blocks in parts if blocks)]
 
@@ -74,7 +75,7 @@ def bound_sections(material: Material) -> list[Section]:
 def _opening(material: Material) -> Iterator[Block]:
     """The sentences that a reader takes along, and what the runs do not tell."""
     sentences = [
-        f"{item.run_name}: {sentence}" if material.has_several_runs else sentence
+        in_run(item.run_name, sentence, material.has_several_runs)
         for item in material.bounds
         for sentence in _say_limits(item)
     ]
@@ -83,15 +84,20 @@ def _opening(material: Material) -> Iterator[Block]:
     untold = [
         what
         for what, found in (
-            ("what a step costs besides its bytes", any(item.fits for item in material.bounds)),
-            ("what a layer costs", any(item.depths for item in material.bounds)),
-            ("what context costs", any(item.contexts for item in material.bounds)),
-            ("how prefill grows", any(item.prefills for item in material.bounds)),
+            (t("what a step costs besides its bytes"), any(item.fits for item in material.bounds)),
+            (t("what a layer costs"), any(item.depths for item in material.bounds)),
+            (t("what context costs"), any(item.contexts for item in material.bounds)),
+            (t("how prefill grows"), any(item.prefills for item in material.bounds)),
         )
         if not found
     ]
     if untold:
-        yield Paragraph(f"Not told here, for want of cells that vary it: {'; '.join(untold)}. A run made to tell:")
+        yield Paragraph(
+            t(
+                "Not told here, for want of cells that vary it: {untold}. A run made to tell:",
+                untold=join(untold, SEMICOLON),
+            )
+        )
         yield Code(COMMAND)
 
 
@@ -99,23 +105,38 @@ def _say_limits(bounds: Bounds) -> Iterator[str]:
     """The fastest stream, the fit, the depth's cap, the kernels that won: two to four sentences of one run."""
     stream = _telling_stream(bounds)
     if stream is not None:
-        yield f"{wording.say_cell(stream.cell)}, {format_value(stream.step_s, SECONDS)} a step. {stream.sentence}"
+        yield t(
+            "{cell}, {step_s} a step. {sentence}",
+            cell=wording.say_cell(stream.cell),
+            step_s=format_value(stream.step_s, SECONDS),
+            sentence=say(stream.sentence),
+        )
     if bounds.fits:
         yield _say_fit(min(bounds.fits, key=lambda fit: fit.t0_s))
     caps = [(speed, floor) for floor in bounds.depths for n, speed in floor.caps_tokens_per_s if n == CAP_LAYERS_TOLD]
     if caps:
         speed, floor = max(caps, key=lambda pair: pair[0])
-        yield (
-            f"Depth alone: {format_value(floor.s_per_layer, SECONDS)} per decoder layer in {floor.mode}, so "
-            f"{CAP_LAYERS_TOLD} layers cannot pass {format_number(speed)} tokens/s per stream here, whatever the "
-            f"memory ({floor.model})."
+        yield t(
+            "Depth alone: {s_per_layer} per decoder layer in {mode}, so {layers} layers cannot pass "
+            "{speed} tokens/s per stream here, whatever the memory ({model}).",
+            s_per_layer=format_value(floor.s_per_layer, SECONDS),
+            mode=floor.mode,
+            layers=CAP_LAYERS_TOLD,
+            speed=format_number(speed),
+            model=floor.model,
         )
     won: dict[str, list[str]] = {}
     for choice in bounds.choices:
         won.setdefault(choice.setting, []).append(choice.values[0])
     if won:
-        said = "; ".join(f"{setting}: {_say_winners(values)}" for setting, values in won.items())
-        yield f"Fastest of what was tried: {said}."
+        said = join(
+            (
+                t("{setting}: {winners}", setting=setting, winners=_say_winners(values))
+                for setting, values in won.items()
+            ),
+            SEMICOLON,
+        )
+        yield t("Fastest of what was tried: {said}.", said=said)
 
 
 def _telling_stream(bounds: Bounds) -> CellBound | None:
@@ -132,10 +153,21 @@ def _telling_order(bound: CellBound) -> tuple[bool, int, float]:
 
 def _say_fit(fit: StepFit) -> str:
     ceiling = estimate_of(fit.points[0].cell, "read_bytes_per_s")
-    beside = "" if ceiling is None else f"; the measured read ceiling is {format_value(ceiling.value, BYTES_PER_S)}"
-    return (
-        f"Single streams in {fit.mode}, {fit.precision}: a step costs t0 = {_say_constant(fit)} plus its bytes at "
-        f"{_say_rate(fit)} (R² {format_number(fit.r_squared, 4)}, {len(fit.points)} points){beside}."
+    beside = (
+        ""
+        if ceiling is None
+        else t("; the measured read ceiling is {rate}", rate=format_value(ceiling.value, BYTES_PER_S))
+    )
+    return t(
+        "Single streams in {mode}, {precision}: a step costs t0 = {constant} plus its bytes at {rate} (R² "
+        "{r_squared}, {count} points){beside}.",
+        mode=fit.mode,
+        precision=fit.precision,
+        constant=_say_constant(fit),
+        rate=_say_rate(fit),
+        r_squared=format_number(fit.r_squared, 4),
+        count=len(fit.points),
+        beside=beside,
     )
 
 
@@ -145,7 +177,9 @@ def _say_constant(fit: StepFit) -> str:
     if fit.t0_interval_s is None:
         return said
     low, high = (format_value(end, SECONDS) for end in fit.t0_interval_s)
-    return f"{said} ({low} to {high}{', not told from zero' if fit.t0_interval_s[0] <= 0 else ''})"
+    if fit.t0_interval_s[0] <= 0:
+        return t("{value} ({low} to {high}, not told from zero)", value=said, low=low, high=high)
+    return t("{value} ({low} to {high})", value=said, low=low, high=high)
 
 
 def _say_rate(fit: StepFit) -> str:
@@ -154,15 +188,20 @@ def _say_rate(fit: StepFit) -> str:
     if fit.bytes_per_s_interval is None:
         return said
     low, high = fit.bytes_per_s_interval
-    upper = "no upper end" if high is None else format_value(high, BYTES_PER_S)
-    return f"{said} ({format_value(low, BYTES_PER_S)} to {upper})"
+    upper = t("no upper end") if high is None else format_value(high, BYTES_PER_S)
+    return t("{value} ({low} to {high})", value=said, low=format_value(low, BYTES_PER_S), high=upper)
 
 
 def _say_winners(values: list[str]) -> str:
     counts = {value: values.count(value) for value in values}
     if len(counts) == 1:
-        return f"{values[0]} in {'the one comparison' if len(values) == 1 else f'all {len(values)} comparisons'}"
-    return ", ".join(f"{value} in {count} of {len(values)}" for value, count in counts.items())
+        if len(values) == 1:
+            return t("{value} in the one comparison", value=values[0])
+        return t("{value} in all {total} comparisons", value=values[0], total=len(values))
+    return join(
+        t("{value} in {count} of {total}", value=value, count=count, total=len(values))
+        for value, count in counts.items()
+    )
 
 
 def _ceilings_blocks(material: Material) -> tuple[Block, ...]:
@@ -174,18 +213,16 @@ def _ceilings_blocks(material: Material) -> tuple[Block, ...]:
         for facts in item.run.ceilings:
             for rate in facts.rates:
                 rows[(item.name, rate)] = (*run_fields(item.name, several), *_rate_fields(rate))
-            left_out.update(dict.fromkeys(f"Not measured: {text}" for text in facts.left_out))
-    said = [
-        f"{item.run_name}: {text}" if several else text for item in material.bounds for text in item.ceiling_sentences
-    ]
+            left_out.update(dict.fromkeys(t("Not measured: {what}", what=text) for text in facts.left_out))
+    said = [in_run(item.run_name, say(text), several) for item in material.bounds for text in item.ceiling_sentences]
     lines = (*dict.fromkeys(said), *left_out)
     columns = (
         *run_columns(several),
-        Column("What"),
-        Column("Data type"),
-        *(Column(title, "", "right") for title in ("Fastest pass", "Median pass", "Passes", "Buffer")),
+        Column(t("What")),
+        Column(t("Data type")),
+        *(Column(title, "", "right") for title in (t("Fastest pass"), t("Median pass"), t("Passes"), t("Buffer"))),
     )
-    caption = "Measured on this device in the run; a share of a ceiling rests on the fastest pass."
+    caption = t("Measured on this device in the run; a share of a ceiling rests on the fastest pass.")
     table: tuple[Block, ...] = (Table(columns, tuple(rows.values()), caption),) if rows else ()
     return (*table, *((bullets(*lines),) if lines else ()))
 
@@ -193,7 +230,7 @@ def _ceilings_blocks(material: Material) -> tuple[Block, ...]:
 def _rate_fields(rate: CeilingRate) -> tuple[Cell, ...]:
     unit = FLOPS_PER_S if rate.kind == "matmul" else BYTES_PER_S
     return (
-        Cell(RATES[rate.kind]),
+        Cell(t(RATES[rate.kind])),
         Cell(rate.dtype),
         unit_cell(rate.per_s, unit),
         unit_cell(rate.median_per_s, unit),
@@ -206,52 +243,50 @@ def _cells_blocks(material: Material) -> tuple[Block, ...]:
     rows = tuple(_bound_row(bound, material) for item in material.bounds for bound in item.cells)
     if not rows:
         return ()
-    titles = ("Step time", "Memory", "Arithmetic", "Host", "Neither", "Kernels per step")
-    columns = (*CELL_COLUMNS, *(Column(title, "", "right") for title in titles), Column("Bound by"))
-    caption = (
-        "Memory and arithmetic: the part of a step that reading its bytes, and computing its operations, would take at "
-        "the measured ceilings; they may overlap. Neither: the time that the larger of them leaves unexplained. Host: "
-        "the part of the decode window that the host needed to launch it."
+    titles = (t("Step time"), t("Memory"), t("Arithmetic"), t("Host"), t("Neither"), t("Kernels per step"))
+    columns = (*cell_columns(), *(Column(title, "", "right") for title in titles), Column(t("Bound by")))
+    caption = t(
+        "Memory and arithmetic: the part of a step that reading its bytes, and computing its operations, "
+        "would take at the measured ceilings; they may overlap. Neither: the time that the larger of them "
+        "leaves unexplained. Host: the part of the decode window that the host needed to launch it."
     )
     return (Table(columns, rows, caption),)
 
 
 def _bound_row(bound: CellBound, material: Material) -> tuple[Cell, ...]:
     kernels = bound.kernels_per_step
-    counted = f"counted by {bound.kernels_counted_by}" if bound.kernels_counted_by else None
+    counted = t("counted by {source}", source=bound.kernels_counted_by) if bound.kernels_counted_by else None
     return (
         *cell_fields(bound.cell, material.has_several_runs),
         unit_cell(bound.step_s, SECONDS),
         share_cell(bound.memory_share, _why_missing(bound.cell, "bandwidth_used_ratio")),
         share_cell(bound.compute_share, _why_missing(bound.cell, "flops_used_ratio")),
-        share_cell(bound.host_share, "not recorded, or device and host are one"),
-        unit_cell(bound.rest_s, SECONDS, "no share is known"),
-        Cell(DASH, note="not counted") if kernels is None else Cell(f"{kernels:,}", float(kernels), counted),
-        Cell(KINDS[bound.kind], note=bound.sentence),
+        share_cell(bound.host_share, t("not recorded, or device and host are one")),
+        unit_cell(bound.rest_s, SECONDS, t("no share is known")),
+        Cell(DASH, note=t("not counted")) if kernels is None else Cell(f"{kernels:,}", float(kernels), counted),
+        Cell(t(KINDS[bound.kind]), note=say(bound.sentence)),
     )
 
 
 def _why_missing(cell: CellResult, metric: str) -> str:
     value = cell.metrics.get(metric)
-    return value.reason if isinstance(value, Missing) else "not derived"
+    return say(value.reason) if isinstance(value, Missing) else t("not derived")
 
 
 def _fits_blocks(material: Material) -> tuple[Block, ...]:
     several = material.has_several_runs
     fits = [fit for item in material.bounds for fit in item.fits]
-    reasons = [
-        f"{item.run_name}: {text}" if several else text for item in material.bounds for text in item.unfitted if text
-    ]
+    reasons = [in_run(item.run_name, say(text), several) for item in material.bounds for text in item.unfitted if text]
     table: tuple[Block, ...] = ()
     if fits:
-        titles = ("Read ceiling", "R²", "Points")
+        titles = (t("Read ceiling"), "R²", t("Points"))
         columns = (
             *run_columns(several),
-            *(Column(title) for title in ("Mode", "Precision")),
-            *(Column(title, "95 % interval", "right") for title in ("Constant t0", "Rate of the bytes")),
+            *(Column(title) for title in (t("Mode"), t("Precision"))),
+            *(Column(title, t("95 % interval"), "right") for title in (t("Constant t0"), t("Rate of the bytes"))),
             *(Column(title, "", "right") for title in titles),
         )
-        caption = (
+        caption = t(
             "t = t0 + bytes / rate over single streams whose bytes come from memory; least squares on relative errors."
         )
         rows = tuple((*run_fields(fit.run_name, several), *_fit_fields(fit)) for fit in fits)
@@ -261,13 +296,15 @@ def _fits_blocks(material: Material) -> tuple[Block, ...]:
 
 def _fit_fields(fit: StepFit) -> tuple[Cell, ...]:
     ceiling = estimate_of(fit.points[0].cell, "read_bytes_per_s")
-    note = "below zero, which no time can be: read it as a constant too small to be told here" if fit.t0_s < 0 else None
+    note = (
+        t("below zero, which no time can be: read it as a constant too small to be told here") if fit.t0_s < 0 else None
+    )
     return (
         Cell(fit.mode),
         Cell(fit.precision),
         Cell(_say_constant(fit), fit.t0_s, note),
         Cell(_say_rate(fit), fit.bytes_per_s),
-        unit_cell(None if ceiling is None else ceiling.value, BYTES_PER_S, "no read ceiling was measured"),
+        unit_cell(None if ceiling is None else ceiling.value, BYTES_PER_S, t("no read ceiling was measured")),
         number_cell(fit.r_squared, "", 4),
         Cell(str(len(fit.points)), float(len(fit.points))),
     )

@@ -8,21 +8,23 @@ from tokbench.derive.bounds.found import Choice, ContextCost, DepthFloor, Memory
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.pairs import AMBIGUOUS, BASELINE_MODE, pair_modes
 from tokbench.derive.report.document import DASH, Block, Cell, Column, Table
-from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields, fact_field, metric_field, value_field
+from tokbench.derive.report.fields import cell_columns, cell_fields, fact_field, metric_field, value_field
 from tokbench.derive.report.material import Material
 from tokbench.derive.standing import estimate_of
+from tokbench.derive.words import join, mark, say, t
 from tokbench.units import BYTES, SECONDS, Unit, format_number, format_value
 
 JITTER = "step_jitter_ratio"
 SMALL_BYTE_SHARE = 0.2
 """Reading takes at most this share of a step: its time is that of its layers, not of its bytes. Our choice."""
-AGAINST = {"itself": "the same static batch again", "alone": "its first row alone"}
-OUTCOMES = {"ok": "measured", "oom": "out of memory"}
+UNKNOWN = mark("not known")
+AGAINST = {"itself": mark("the same static batch again"), "alone": mark("its first row alone")}
+OUTCOMES = {"ok": mark("measured"), "oom": mark("out of memory")}
 
 
 def run_columns(several: bool) -> tuple[Column, ...]:
     """The column that names a run, where there are several."""
-    return (Column("Run"),) if several else ()
+    return (Column(t("Run")),) if several else ()
 
 
 def run_fields(run_name: str, several: bool) -> tuple[Cell, ...]:
@@ -30,19 +32,19 @@ def run_fields(run_name: str, several: bool) -> tuple[Cell, ...]:
     return (Cell(run_name),) if several else ()
 
 
-def unit_cell(value: float | None, unit: Unit, reason: str = "not known") -> Cell:
+def unit_cell(value: float | None, unit: Unit, reason: str = UNKNOWN) -> Cell:
     """A value with its unit, or a dash with the reason."""
-    return Cell(DASH, note=reason) if value is None else Cell(format_value(value, unit), sort=float(value))
+    return Cell(DASH, note=say(reason)) if value is None else Cell(format_value(value, unit), sort=float(value))
 
 
 def share_cell(value: float | None, reason: str) -> Cell:
     """A ratio as a percentage, or a dash with the reason."""
-    return Cell(DASH, note=reason) if value is None else Cell(f"{format_number(100 * value)} %", sort=value)
+    return Cell(DASH, note=say(reason)) if value is None else Cell(f"{format_number(100 * value)} %", sort=value)
 
 
 def number_cell(value: float | None, reason: str, digits: int = 3) -> Cell:
     """A number without a unit, or a dash with the reason."""
-    return Cell(DASH, note=reason) if value is None else Cell(format_number(value, digits), sort=value)
+    return Cell(DASH, note=say(reason)) if value is None else Cell(format_number(value, digits), sort=value)
 
 
 def _right(*titles: str) -> tuple[Column, ...]:
@@ -50,16 +52,17 @@ def _right(*titles: str) -> tuple[Column, ...]:
 
 
 def _series_fields(found: DepthFloor | ContextCost | PrefillCurve, several: bool) -> tuple[Cell, ...]:
-    return (*run_fields(found.run_name, several), Cell(found.model), Cell(found.mode))
+    return (*run_fields(found.run_name, several), Cell(say(found.model)), Cell(found.mode))
 
 
 def _say_counts(counts: Sequence[int]) -> str:
-    return ", ".join(f"{count:,}" for count in counts)
+    return join(f"{count:,}" for count in counts)
 
 
 def _ends_cell(seconds: Sequence[float]) -> Cell:
     ends = [format_value(value, SECONDS) for value in (seconds[0], seconds[-1])]
-    return Cell(" to ".join(dict.fromkeys(ends)), sort=seconds[-1])
+    text = ends[0] if ends[0] == ends[1] else t("{low} to {high}", low=ends[0], high=ends[1])
+    return Cell(text, sort=seconds[-1])
 
 
 def depths_blocks(material: Material) -> tuple[Block, ...]:
@@ -71,28 +74,28 @@ def depths_blocks(material: Material) -> tuple[Block, ...]:
     caps = sorted({layers for floor in found for layers, _ in floor.caps_tokens_per_s})
     columns = (
         *run_columns(several),
-        Column("Model"),
-        Column("Mode"),
-        Column("Layers"),
-        *_right("Step time", "Per layer", "Constant", "R²", "Reading, at most"),
-        *(Column(f"Cap at {layers} layers", "tokens/s per stream", "right") for layers in caps),
+        Column(t("Model")),
+        Column(t("Mode")),
+        Column(t("Layers")),
+        *_right(t("Step time"), t("Per layer"), t("Constant"), "R²", t("Reading, at most")),
+        *(Column(t("Cap at {layers} layers", layers=layers), t("tokens/s per stream"), "right") for layers in caps),
     )
-    caption = (
-        "Step time over decoder layers, all else equal, a straight line. The cap is 1 / (layers * time per layer): "
-        "what that depth cannot pass at this width, on this machine and with these kernels, however fast the memory. "
-        "Layers are varied with random weights: right for time, meaningless as text. Llama-3.1-8B, -70B and -405B have "
-        "32, 80 and 126 layers. Reading: the largest share of a step that its bytes would take at the ceiling; where "
-        "it is large, the line holds the cost of bytes too."
+    caption = t(
+        "Step time over decoder layers, all else equal, a straight line. The cap is 1 / (layers * time per "
+        "layer): what that depth cannot pass at this width, on this machine and with these kernels, however "
+        "fast the memory. Layers are varied with random weights: right for time, meaningless as text. "
+        "Llama-3.1-8B, -70B and -405B have 32, 80 and 126 layers. Reading: the largest share of a step that "
+        "its bytes would take at the ceiling; where it is large, the line holds the cost of bytes too."
     )
     return (Table(columns, tuple(_depth_row(floor, caps, several) for floor in found), caption),)
 
 
 def _depth_row(floor: DepthFloor, caps: Sequence[int], several: bool) -> tuple[Cell, ...]:
     known = dict(floor.caps_tokens_per_s)
-    share = share_cell(floor.largest_byte_share, "no read ceiling was measured")
+    share = share_cell(floor.largest_byte_share, t("no read ceiling was measured"))
     if floor.largest_byte_share is not None and floor.largest_byte_share >= SMALL_BYTE_SHARE:
         share = Cell(
-            share.text, share.sort, "no floor of depth alone: reading the layers' bytes is a good part of a step"
+            share.text, share.sort, t("no floor of depth alone: reading the layers' bytes is a good part of a step")
         )
     return (
         *_series_fields(floor, several),
@@ -102,7 +105,7 @@ def _depth_row(floor: DepthFloor, caps: Sequence[int], several: bool) -> tuple[C
         unit_cell(floor.t0_s, SECONDS),
         number_cell(floor.r_squared, "", 4),
         share,
-        *(number_cell(known.get(layers), "not derived") for layers in caps),
+        *(number_cell(known.get(layers), t("not derived")) for layers in caps),
     )
 
 
@@ -114,10 +117,10 @@ def contexts_blocks(material: Material) -> tuple[Block, ...]:
     several = material.has_several_runs
     columns = (
         *run_columns(several),
-        *(Column("Model"), Column("Mode")),
-        *_right("Static batch"),
-        Column("Contexts", "tokens"),
-        *_right("Step time", "Per token of context", "At the read ceiling"),
+        *(Column(t("Model")), Column(t("Mode"))),
+        *_right(t("Static batch")),
+        Column(t("Contexts"), "tokens"),
+        *_right(t("Step time"), t("Per token of context"), t("At the read ceiling")),
     )
     rows = tuple(
         (
@@ -127,14 +130,14 @@ def contexts_blocks(material: Material) -> tuple[Block, ...]:
             _ends_cell(cost.step_s),
             unit_cell(cost.s_per_token, SECONDS),
             unit_cell(
-                cost.roofline_s_per_token, SECONDS, "no read ceiling was measured, or the bytes cannot be counted"
+                cost.roofline_s_per_token, SECONDS, t("no read ceiling was measured, or the bytes cannot be counted")
             ),
         )
         for cost in found
     )
-    caption = (
-        "What one more token of context in every row adds to a step, all else equal, beside what reading the bytes "
-        "that it adds would at the measured ceiling."
+    caption = t(
+        "What one more token of context in every row adds to a step, all else equal, beside what reading "
+        "the bytes that it adds would at the measured ceiling."
     )
     return (Table(columns, rows, caption),)
 
@@ -147,12 +150,14 @@ def prefills_blocks(material: Material) -> tuple[Block, ...]:
     several = material.has_several_runs
     columns = (
         *run_columns(several),
-        *(Column("Model"), Column("Mode")),
-        *_right("Static batch"),
-        Column("Prompts", "tokens"),
-        *_right("Prefill time", "Exponent", "At the long end", "FLOPs used, shortest", "FLOPs used, longest"),
+        *(Column(t("Model")), Column(t("Mode"))),
+        *_right(t("Static batch")),
+        Column(t("Prompts"), "tokens"),
+        *_right(
+            t("Prefill time"), t("Exponent"), t("At the long end"), t("FLOPs used, shortest"), t("FLOPs used, longest")
+        ),
     )
-    no_share = "no multiply ceiling was measured, or the FLOPs cannot be counted"
+    no_share = t("no multiply ceiling was measured, or the FLOPs cannot be counted")
     rows = tuple(
         (
             *_series_fields(curve, several),
@@ -160,16 +165,16 @@ def prefills_blocks(material: Material) -> tuple[Block, ...]:
             Cell(_say_counts(curve.prompts)),
             _ends_cell(curve.seconds),
             number_cell(curve.exponent, ""),
-            number_cell(curve.last_exponent, "no prompt is at most half as long as the longest"),
+            number_cell(curve.last_exponent, t("no prompt is at most half as long as the longest")),
             share_cell(curve.used_ratio[0], no_share),
             share_cell(curve.used_ratio[-1], no_share),
         )
         for curve in found
     )
-    caption = (
-        "Prefill time grows as the prompt's length to this power: below 1 where the machine fills up, 1 where every "
-        "token costs the same, 2 where attention is all. The long end: between the longest prompt and the longest of "
-        "at most half of it."
+    caption = t(
+        "Prefill time grows as the prompt's length to this power: below 1 where the machine fills up, 1 "
+        "where every token costs the same, 2 where attention is all. The long end: between the longest "
+        "prompt and the longest of at most half of it."
     )
     return (Table(columns, rows, caption),)
 
@@ -180,15 +185,15 @@ def choices_blocks(material: Material) -> tuple[Block, ...]:
     if not found:
         return ()
     columns = (
-        Column("Setting"),
-        *CELL_COLUMNS,
-        Column("Value"),
-        Column("Fastest over it", "decode; 95 % interval, n", "right"),
-        Column("Bytes per step, fastest over it", "", "right"),
+        Column(t("Setting")),
+        *cell_columns(),
+        Column(t("Value")),
+        Column(t("Fastest over it"), t("decode; 95 % interval, n"), "right"),
+        Column(t("Bytes per step, fastest over it"), "", "right"),
     )
-    caption = (
-        "Cells that differ in one setting alone, fastest first, paired by block. In a precision whose time is all "
-        "reading, the speeds would stand to one another inversely as the bytes."
+    caption = t(
+        "Cells that differ in one setting alone, fastest first, paired by block. In a precision whose time "
+        "is all reading, the speeds would stand to one another inversely as the bytes."
     )
     rows = tuple(row for choice in found for row in _choice_rows(choice, material.has_several_runs))
     return (Table(columns, rows, caption),)
@@ -201,7 +206,7 @@ def _choice_rows(choice: Choice, several: bool) -> list[tuple[Cell, ...]]:
             *cell_fields(cell, several),
             Cell(value),
             value_field(slowdown, with_interval=index > 0),
-            number_cell(ratio, "the bytes of a step cannot be counted"),
+            number_cell(ratio, t("the bytes of a step cannot be counted")),
         )
         for index, (cell, value, slowdown, ratio) in enumerate(
             zip(choice.cells, choice.values, choice.slowdowns, choice.byte_ratios, strict=True)
@@ -217,7 +222,7 @@ def jitter_blocks(material: Material) -> tuple[Block, ...]:
     shown: set[int] = set()
     for pair in pairs:
         if _has_jitter(pair.cell) or _has_jitter(pair.baseline):
-            eager = Cell(DASH, note=AMBIGUOUS) if pair.baseline is None else metric_field(pair.baseline, JITTER)
+            eager = Cell(DASH, note=t(AMBIGUOUS)) if pair.baseline is None else metric_field(pair.baseline, JITTER)
             rows.append((*cell_fields(pair.cell, several), metric_field(pair.cell, JITTER), eager))
             shown |= {id(pair.cell), id(pair.baseline)}
     for cell in material.measured:
@@ -226,11 +231,11 @@ def jitter_blocks(material: Material) -> tuple[Block, ...]:
             rows.append((*cell_fields(cell, several), metric_field(cell, JITTER), eager))
     if not rows:
         return ()
-    caption = (
-        "The 99th percentile of a cell's decode steps over their median: 1 where every step takes the same time; "
-        "missing below the number of steps that a percentile needs."
+    caption = t(
+        "The 99th percentile of a cell's decode steps over their median: 1 where every step takes the same "
+        "time; missing below the number of steps that a percentile needs."
     )
-    return (Table((*CELL_COLUMNS, *_right("p99 over p50", "The same in eager")), tuple(rows), caption),)
+    return (Table((*cell_columns(), *_right(t("p99 over p50"), t("The same in eager"))), tuple(rows), caption),)
 
 
 def _has_jitter(cell: CellResult | None) -> bool:
@@ -239,7 +244,7 @@ def _has_jitter(cell: CellResult | None) -> bool:
 
 def _say_alone(cell: CellResult) -> str:
     is_eager = cell.conditions.mode == BASELINE_MODE
-    return "this is eager; no other mode was measured at this point" if is_eager else "not measured in eager"
+    return t("this is eager; no other mode was measured at this point") if is_eager else t("not measured in eager")
 
 
 def memory_blocks(material: Material) -> tuple[Block, ...]:
@@ -252,28 +257,32 @@ def memory_blocks(material: Material) -> tuple[Block, ...]:
     )
     if not rows:
         return ()
-    columns = (*CELL_COLUMNS, *_right("Predicted", "Peak", "Steady", "Peak over predicted"), Column("Outcome"))
-    caption = (
-        "Predicted by the plan, before the device was touched. Peak: the most at any time; steady: after warm-up. A "
-        "reading of the whole process holds Python, libraries and compiled code besides the model: far over the "
-        "prediction for a small model."
+    columns = (
+        *cell_columns(),
+        *_right(t("Predicted"), t("Peak"), t("Steady"), t("Peak over predicted")),
+        Column(t("Outcome")),
+    )
+    caption = t(
+        "Predicted by the plan, before the device was touched. Peak: the most at any time; steady: after "
+        "warm-up. A reading of the whole process holds Python, libraries and compiled code besides the "
+        "model: far over the prediction for a small model."
     )
     return (Table(columns, rows, caption),)
 
 
 def _memory_row(row: MemoryRow, several: bool) -> tuple[Cell, ...]:
     ratio = row.peak_bytes / row.predicted_bytes if row.peak_bytes is not None and row.predicted_bytes else None
-    outcome = OUTCOMES.get(row.cell.status, row.cell.status)
-    peak = unit_cell(row.peak_bytes, BYTES, "no reading of memory")
+    outcome = say(OUTCOMES.get(row.cell.status, row.cell.status))
+    peak = unit_cell(row.peak_bytes, BYTES, t("no reading of memory"))
     if row.is_whole_process and row.peak_bytes is not None:
-        peak = Cell(peak.text, peak.sort, "of the whole process, Python and libraries included")
+        peak = Cell(peak.text, peak.sort, t("of the whole process, Python and libraries included"))
     return (
         *cell_fields(row.cell, several),
-        unit_cell(row.predicted_bytes, BYTES, "not predicted: the sizes were not known before"),
+        unit_cell(row.predicted_bytes, BYTES, t("not predicted: the sizes were not known before")),
         peak,
-        unit_cell(row.steady_bytes, BYTES, "no reading of memory after warm-up"),
-        number_cell(ratio, "a prediction and a reading are needed"),
-        Cell(outcome, note=row.cell.status_reason),
+        unit_cell(row.steady_bytes, BYTES, t("no reading of memory after warm-up")),
+        number_cell(ratio, t("a prediction and a reading are needed")),
+        Cell(outcome, note=row.cell.status_reason and say(row.cell.status_reason)),
     )
 
 
@@ -283,25 +292,25 @@ def repeats_blocks(material: Material) -> tuple[Block, ...]:
     if not rows:
         return ()
     columns = (
-        *CELL_COLUMNS,
-        Column("Against"),
-        *_right("Steps"),
-        *(Column("Same tokens"), Column("Same cache, bit by bit")),
-        *_right("Largest difference"),
+        *cell_columns(),
+        Column(t("Against")),
+        *_right(t("Steps")),
+        *(Column(t("Same tokens")), Column(t("Same cache, bit by bit"))),
+        *_right(t("Largest difference")),
     )
-    caption = (
-        "The same prompts worked through twice: a pass against itself shows whether the kernels repeat, a row alone "
-        "against the row within its static batch whether a neighbour changes it. The largest difference is that of two "
-        "cached keys or values."
+    caption = t(
+        "The same prompts worked through twice: a pass against itself shows whether the kernels repeat, a "
+        "row alone against the row within its static batch whether a neighbour changes it. The largest "
+        "difference is that of two cached keys or values."
     )
     return (Table(columns, rows, caption),)
 
 
 def _repeat_row(row: RepeatRow, several: bool) -> tuple[Cell, ...]:
-    unseen = "the engine does not show its cache"
+    unseen = t("the engine does not show its cache")
     return (
         *cell_fields(row.cell, several),
-        Cell(AGAINST.get(row.against, row.against)),
+        Cell(say(AGAINST.get(row.against, row.against))),
         Cell(f"{row.steps:,}", sort=float(row.steps)),
         fact_field(row.tokens_equal),
         Cell(DASH, note=unseen) if row.states_equal is None else fact_field(row.states_equal),

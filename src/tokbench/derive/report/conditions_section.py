@@ -7,22 +7,75 @@ from collections.abc import Mapping, Sequence
 
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.report.document import DASH, Cell, Column, Section, Table
-from tokbench.derive.report.fields import fact_field
+from tokbench.derive.report.fields import fact_field, in_run
 from tokbench.derive.report.material import Material
+from tokbench.derive.words import mark, say, t
 from tokbench.record.facts import DeviceFacts, HostFacts
 from tokbench.units import BYTES, SECONDS, format_value
+
+FACTS = (
+    mark("Attention kernel"),
+    mark("Bytes"),
+    mark("CPU"),
+    mark("CPU governor"),
+    mark("CUDA graphs"),
+    mark("Cache type"),
+    mark("Chosen because"),
+    mark("Compute capability"),
+    mark("Container"),
+    mark("Cores"),
+    mark("Device"),
+    mark("Driver"),
+    mark("ECC"),
+    mark("Engine"),
+    mark("Environment"),
+    mark("Experts kernel"),
+    mark("Free at the start"),
+    mark("Graphs compiled"),
+    mark("Highest SM clock"),
+    mark("Highest memory clock"),
+    mark("Host"),
+    mark("Identity"),
+    mark("Kind"),
+    mark("Loading, from the worker's start"),
+    mark("MIG slice"),
+    mark("Memory"),
+    mark("Model"),
+    mark("Name"),
+    mark("Note"),
+    mark("Notes"),
+    mark("On battery"),
+    mark("Other processes at the start"),
+    mark("Parameters"),
+    mark("Persistence mode"),
+    mark("Power limit"),
+    mark("Revision"),
+    mark("Runtime"),
+    mark("SHA-256"),
+    mark("Scheduler"),
+    mark("Source"),
+    mark("Operating system"),
+    mark("Threads"),
+    mark("Type"),
+    mark("Versions"),
+    mark("Virtualisation"),
+    mark("Weights"),
+)
+"""What the facts below are called."""
 
 
 def conditions_sections(material: Material) -> list[Section]:
     """One part per run."""
-    sections = [Section("Conditions", ())]
+    sections = [Section(t("Conditions"), ())]
     for item in material.results:
-        prefix = f"{item.name}: " if material.has_several_runs else ""
         sections += [
-            Section(f"{prefix}Model", (_model_table(item),), level=3),
-            Section(f"{prefix}Device", (_device_table(item),), level=3),
-            Section(f"{prefix}Host", (_host_table(item),), level=3),
-            Section(f"{prefix}Engine", (_engine_table(item),), level=3),
+            Section(in_run(item.name, title, material.has_several_runs), (table,), level=3)
+            for title, table in (
+                (t("Model"), _model_table(item)),
+                (t("Device"), _device_table(item)),
+                (t("Host"), _host_table(item)),
+                (t("Engine"), _engine_table(item)),
+            )
         ]
     return sections
 
@@ -31,13 +84,13 @@ def _facts_table(*things: Mapping[str, object]) -> Table:
     """One row per fact; one column per thing, where equal ones are shown once."""
     unique = [thing for index, thing in enumerate(things) if thing not in things[:index]]
     names = dict.fromkeys(name for thing in unique for name in thing)
-    heads = ("Value",) if len(unique) == 1 else tuple(str(number + 1) for number in range(len(unique)))
-    rows = tuple((Cell(name), *(_fact(thing, name) for thing in unique)) for name in names)
-    return Table((Column("Fact"), *map(Column, heads)), rows)
+    heads = (t("Value"),) if len(unique) == 1 else tuple(str(number + 1) for number in range(len(unique)))
+    rows = tuple((Cell(say(name)), *(_fact(thing, name) for thing in unique)) for name in names)
+    return Table((Column(t("Fact")), *map(Column, heads)), rows)
 
 
 def _fact(thing: Mapping[str, object], name: str) -> Cell:
-    return fact_field(thing[name]) if name in thing else Cell(DASH, note="has no such fact")
+    return fact_field(thing[name]) if name in thing else Cell(DASH, note=t("has no such fact"))
 
 
 def _groups(results: Results) -> dict[str, CellResult]:
@@ -63,7 +116,7 @@ def _model_table(results: Results) -> Table:
 def _model_facts(cell: CellResult) -> dict[str, object]:
     model = cell.record.model
     if model is None:
-        return {"Name": cell.record.spec.model.source, "Weights": "never loaded"}
+        return {"Name": cell.record.spec.model.source, "Weights": t("never loaded")}
     return {
         "Name": model.name,
         "Source": model.source,
@@ -73,7 +126,7 @@ def _model_facts(cell: CellResult) -> dict[str, object]:
         "Bytes": None if model.weight_bytes is None else format_value(model.weight_bytes, BYTES),
         "Revision": model.revision,
         "SHA-256": model.sha256,
-        "Note": model.note if model.note is not None else "none",
+        "Note": model.note if model.note is not None else t("none"),
     }
 
 
@@ -117,19 +170,26 @@ def _host_table(results: Results) -> Table:
 
 
 def _host_facts(host: HostFacts) -> dict[str, object]:
-    physical = "unknown" if host.physical_cores is None else str(host.physical_cores)
-    limit = "none" if host.memory_limit_bytes is None else format_value(host.memory_limit_bytes, BYTES)
+    physical = t("unknown") if host.physical_cores is None else str(host.physical_cores)
+    limit = t("none") if host.memory_limit_bytes is None else format_value(host.memory_limit_bytes, BYTES)
     return {
         "CPU": host.cpu_name,
-        "Cores": f"{physical} physical, {host.logical_cores} logical, {host.usable_cores} usable",
-        "Memory": f"{format_value(host.memory_bytes, BYTES)}, limit {limit}",
-        "System": f"{host.os_name}, kernel {host.kernel}, Python {host.python}",
-        "Virtualisation": host.virtualisation or "none found",
-        "Container": host.container or "none found",
-        "Scheduler": host.scheduler or "none found",
+        "Cores": t(
+            "{physical} physical, {logical} logical, {usable} usable",
+            physical=physical,
+            logical=host.logical_cores,
+            usable=host.usable_cores,
+        ),
+        "Memory": t("{memory}, limit {limit}", memory=format_value(host.memory_bytes, BYTES), limit=limit),
+        "Operating system": t(
+            "{system}, kernel {kernel}, Python {python}", system=host.os_name, kernel=host.kernel, python=host.python
+        ),
+        "Virtualisation": host.virtualisation or t("none found"),
+        "Container": host.container or t("none found"),
+        "Scheduler": host.scheduler or t("none found"),
         "On battery": host.on_battery,
         "CPU governor": host.cpu_governor,
-        "Notes": "; ".join(host.notes) or "none",
+        "Notes": "; ".join(host.notes) or t("none"),
         "Identity": host.hostname_sha256,
     }
 
@@ -143,24 +203,25 @@ def _engine_table(results: Results) -> Table:
 def _engine_facts(cell: CellResult, members: Sequence[CellResult], load_s: float | None) -> dict[str, object]:
     engine = cell.record.engine
     if engine is None:
-        return {"Engine": f"{cell.record.spec.engine.kind}, mode {cell.record.spec.engine.mode}, never opened"}
+        spec = cell.record.spec.engine
+        return {"Engine": t("{engine}, mode {mode}, never opened", engine=spec.kind, mode=spec.mode)}
     prepared = [item.engine for known in members for item in known.record.prepared if item.engine is not None]
     prepared = prepared or [engine]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(engine.versions.items()))
     environment = ", ".join(f"{name}={_tame(value)}" for name, value in sorted(engine.environment.items()))
     return {
-        "Engine": f"{engine.kind}, mode {engine.mode}",
+        "Engine": t("{engine}, mode {mode}", engine=engine.kind, mode=engine.mode),
         "Model": cell.conditions.model,
         "Versions": versions or None,
         "Type": engine.dtype,
         "Cache type": engine.kv_dtype,
         "Attention kernel": _say_distinct([known.attention_kernel for known in prepared]),
-        "Experts kernel": engine.experts_kernel or "none",
+        "Experts kernel": engine.experts_kernel or t("none"),
         "Threads": engine.threads,
         "Graphs compiled": engine.graphs_compiled,
         "CUDA graphs": _say_distinct([known.cuda_graphs for known in prepared]),
-        "Environment": environment or "nothing set",
-        "Notes": "; ".join(dict.fromkeys(note for known in prepared for note in known.notes)) or "none",
+        "Environment": environment or t("nothing set"),
+        "Notes": "; ".join(dict.fromkeys(note for known in prepared for note in known.notes)) or t("none"),
         "Loading, from the worker's start": None if load_s is None else format_value(load_s, SECONDS),
     }
 

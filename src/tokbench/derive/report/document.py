@@ -117,11 +117,25 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Chrome:
+    """The words of a page that belong to no section."""
+
+    contents: str = "Contents"
+    theme: str = "Theme"
+    automatic: str = "auto"
+    light: str = "light"
+    dark: str = "dark"
+    sort: str = "Sort by this column"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Document:
     """A whole report."""
 
     title: str
     sections: tuple[Section, ...]
+    language: str = "en"
+    chrome: Chrome = Chrome()
 
 
 def mark_of(index: int) -> str:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from tokbench.derive.bounds.found import Bounds
+from tokbench.derive.claims.verdicts import ClaimVerdict
+from tokbench.derive.compare.result import Compared
+from tokbench.derive.decision import Decision
+from tokbench.derive.distributions import Distribution
 from tokbench.derive.evaluate import CellResult, Results
+from tokbench.derive.published_joules import JoulesBeside
 from tokbench.derive.report.document import Figure
 from tokbench.derive.standing import Standing
 
@@ -23,6 +28,16 @@ class Material:
     """The figures that were drawn; one without data is not among them."""
     bounds: tuple[Bounds, ...]
     """What each run tells of its limits, in the order of `results`."""
+    distributions: tuple[Distribution, ...] = ()
+    """How the times behind each measured cell are spread."""
+    baselines: tuple[Compared, ...] = ()
+    """Each run beside the baseline that the reader named, else the others beside the first; empty for one run alone."""
+    claims: tuple[ClaimVerdict, ...] = ()
+    """The verdicts on claims, where the reader asked for them."""
+    decision: Decision | None = None
+    """What the runs mean for a purchase; None where nobody asked."""
+    joules: tuple[JoulesBeside, ...] = ()
+    """Metered cells beside published joules per token of the same model."""
 
     @property
     def cells(self) -> list[CellResult]:

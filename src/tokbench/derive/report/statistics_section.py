@@ -11,26 +11,35 @@ from tokbench.derive.metrics import catalog
 from tokbench.derive.pairs import CellPair, pair_others
 from tokbench.derive.report.bound_tables import share_cell
 from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph, Section, Table, bullets
-from tokbench.derive.report.fields import CELL_COLUMNS, cell_fields, metric_field, value_field
+from tokbench.derive.report.fields import cell_columns, cell_fields, in_run, metric_field, value_field
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.pair_fields import LEFT_OUT, basis_field, outcome_field
 from tokbench.derive.sentinels import BlockDrift, drift_limit, find_blocks, run_drift
 from tokbench.derive.standing import PER_USER
 from tokbench.derive.stopping import STEERED_BY, Stopped
+from tokbench.derive.words import join, mark, say, t
 from tokbench.stats import MIN_BLOCKS
 from tokbench.units import format_number
 
-TITLE = "How firm the numbers are"
-NO_BLOCKS = (
+TITLE = mark("How firm the numbers are")
+NO_BLOCKS = mark(
     "the record holds no blocks (it is from before they were kept): processes and order are told by its trials alone, "
     "and nothing tells whether the machine drifted meanwhile"
 )
-NO_STOP = "the record does not hold the stop rule (it is from before it was kept)"
+NO_STOP = mark("the record does not hold the stop rule (it is from before it was kept)")
 WITH_AND_WITHOUT = ("decode_tokens_per_s", "output_tokens_per_s", "ttft_s")
 BASIS = {
-    "blocks": "processes",
-    "repetitions": "repetitions",
-    "none": "no interval",
+    "blocks": mark("processes"),
+    "repetitions": mark("repetitions"),
+    "none": mark("no interval"),
+}
+ENDINGS = {
+    "rel_ci": mark("narrow enough"),
+    "max_repetitions": mark("as many repetitions as allowed"),
+    "budget": mark("time was up"),
+    "interrupted": mark("the run was cut off"),
+    "failures": mark("failures"),
+    "unknown": mark("not known"),
 }
 
 
@@ -40,13 +49,13 @@ def statistics_sections(material: Material) -> list[Section]:
         return []
     intro = bullets(*(text for item in material.results for text in _say_order(item)))
     sections = [
-        Section(TITLE, (intro, _spread_table(material))),
-        Section("Drift", tuple(_drift_blocks(material)), level=3),
-        Section("With and without disturbed repetitions", tuple(_disturbed_blocks(material)), level=3),
+        Section(t(TITLE), (intro, _spread_table(material))),
+        Section(t("Drift"), tuple(_drift_blocks(material)), level=3),
+        Section(t("With and without disturbed repetitions"), tuple(_disturbed_blocks(material)), level=3),
     ]
     pairs = pair_others(material.measured, PER_USER)
     if pairs:
-        sections.append(Section("A beside B in one run", (_pairs_table(pairs, material),), level=3))
+        sections.append(Section(t("A beside B in one run"), (_pairs_table(pairs, material),), level=3))
     return sections
 
 
@@ -54,41 +63,54 @@ def _say_order(results: Results) -> list[str]:
     run = results.run
     stop = run.header.stop
     if stop is None:
-        rule = f"{results.name}: {NO_STOP}."
+        rule = t("{run}: {text}.", run=results.name, text=t(NO_STOP))
     else:
-        rule = (
-            f"{results.name}: a cell was to be repeated until the interval of its {STEERED_BY} stays within "
-            f"±{format_number(100 * stop.rel_ci, 2)} % ({stop.min_repetitions} to {stop.max_repetitions} repetitions, "
-            f"{stop.blocks} process{'' if stop.blocks == 1 else 'es'} or more), or time was up."
+        rule = t(
+            "{run}: a cell was to be repeated until the interval of its {metric} stays within ±{rel_ci} % "
+            "({fewest} to {most} repetitions, {processes} or more), or time was up.",
+            run=results.name,
+            metric=STEERED_BY,
+            rel_ci=format_number(100 * stop.rel_ci, 2),
+            fewest=stop.min_repetitions,
+            most=stop.max_repetitions,
+            processes=t("1 process") if stop.blocks == 1 else t("{count} processes", count=stop.blocks),
         )
-    order = f"the order of cells is drawn with seed {run.header.seed}"
+    order = t("the order of cells is drawn with seed {seed}", seed=run.header.seed)
     if not run.blocks:
-        return [rule, f"{results.name}: {order}; {NO_BLOCKS}."]
+        return [rule, t("{run}: {order}; {text}.", run=results.name, order=order, text=t(NO_BLOCKS))]
     fresh = sum(block.is_fresh for block in run.blocks)
-    count = f"{len(run.blocks)} block{'' if len(run.blocks) == 1 else 's'}"
+    count = t("1 block") if len(run.blocks) == 1 else t("{count} blocks", count=len(run.blocks))
     return [
         rule,
-        f"{results.name}: {order} anew in each of {count}, {fresh} of them with fresh processes; both stand in "
-        "the record (order and seed of each block, place of each trial).",
+        t(
+            "{run}: {order} anew in each of {blocks}, {fresh} of them with fresh processes; both stand in the "
+            "record (order and seed of each block, place of each trial).",
+            run=results.name,
+            order=order,
+            blocks=count,
+            fresh=fresh,
+        ),
     ]
 
 
 def _spread_table(material: Material) -> Table:
     columns = (
-        *CELL_COLUMNS,
-        Column("Repetitions", "", "right"),
-        Column("Processes", "", "right"),
-        Column("Spread within a process", "sd", "right"),
-        Column("Spread between processes", "sd", "right"),
-        Column("Half width", "of the 95 % interval", "right"),
-        Column("Interval rests on"),
-        Column("Ended by"),
+        *cell_columns(),
+        Column(t("Repetitions"), "", "right"),
+        Column(t("Processes"), "", "right"),
+        Column(t("Spread within a process"), t("sd"), "right"),
+        Column(t("Spread between processes"), t("sd"), "right"),
+        Column(t("Half width"), t("of the 95 % interval"), "right"),
+        Column(t("Interval rests on")),
+        Column(t("Ended by")),
     )
     rows = tuple(_spread_row(cell, material.has_several_runs) for cell in material.measured)
-    caption = (
-        f"Of {catalog()[STEERED_BY].title.lower()}. The interval is Student's t on logarithms: over the means of the "
-        f"processes from {MIN_BLOCKS} of them on, else over all repetitions. Spread: standard deviation of logarithms, "
-        "read as a share of the value."
+    caption = t(
+        "Of {title}. The interval is Student's t on logarithms: over the means of the processes from "
+        "{blocks} of them on, else over all repetitions. Spread: standard deviation of logarithms, read "
+        "as a share of the value.",
+        title=say(catalog()[STEERED_BY].title).lower(),
+        blocks=MIN_BLOCKS,
     )
     return Table(columns, rows, caption)
 
@@ -98,57 +120,58 @@ def _spread_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     count = len(cell.record.good_trials())
     repetitions = Cell(str(count), sort=float(count))
     if isinstance(value, Missing):
-        absent = Cell(DASH, note=value.reason)
+        absent = Cell(DASH, note=say(value.reason))
         return (*head, repetitions, *([absent] * 5), _stop_field(cell.stopped))
     blocks = value.blocks
     return (
         *head,
         repetitions,
-        Cell(DASH, note="not known") if blocks is None else Cell(str(blocks), sort=float(blocks)),
-        share_cell(value.sd_within, "needs two repetitions in one process"),
-        share_cell(value.sd_between, "needs two processes, and two repetitions in one of them"),
-        share_cell(value.relative_half_width(), "needs two repetitions"),
-        Cell(BASIS[value.basis], note=LEFT_OUT if value.basis == "repetitions" else None),
+        Cell(DASH, note=t("not known")) if blocks is None else Cell(str(blocks), sort=float(blocks)),
+        share_cell(value.sd_within, t("needs two repetitions in one process")),
+        share_cell(value.sd_between, t("needs two processes, and two repetitions in one of them")),
+        share_cell(value.relative_half_width(), t("needs two repetitions")),
+        Cell(t(BASIS[value.basis]), note=t(LEFT_OUT) if value.basis == "repetitions" else None),
         _stop_field(cell.stopped),
     )
 
 
 def _stop_field(stopped: Stopped | None) -> Cell:
     if stopped is None:
-        return Cell(DASH, note="no repetition came to its end")
-    reached = "" if stopped.half_width is None else f", at ±{format_number(100 * stopped.half_width, 2)} %"
-    words = {
-        "rel_ci": f"narrow enough{reached}",
-        "max_repetitions": f"as many repetitions as allowed{reached}",
-        "budget": f"time was up{reached}",
-        "interrupted": f"the run was cut off{reached}",
-        "failures": f"failures{reached}",
-        "unknown": "the stop rule; which part of it is not known" if stopped.rel_ci is None else f"not known{reached}",
-    }
-    return Cell(words[stopped.by])
+        return Cell(DASH, note=t("no repetition came to its end"))
+    reached = (
+        ""
+        if stopped.half_width is None
+        else t(", at ±{half_width} %", half_width=format_number(100 * stopped.half_width, 2))
+    )
+    if stopped.by == "unknown" and stopped.rel_ci is None:
+        return Cell(t("the stop rule; which part of it is not known"))
+    return Cell(t(ENDINGS[stopped.by]) + reached)
 
 
 def _drift_blocks(material: Material) -> Iterator[Block]:
     for item in material.results:
         blocks = find_blocks(item.run)
-        prefix = f"{item.name}: " if material.has_several_runs else ""
+        several = material.has_several_runs
         if not blocks:
-            yield Paragraph(f"{prefix}Not known: {NO_BLOCKS}.")
+            yield Paragraph(in_run(item.name, t("Not known: {reason}.", reason=t(NO_BLOCKS)), several))
             continue
-        yield Paragraph(f"{prefix}{_say_drift(item, blocks)}")
+        yield Paragraph(in_run(item.name, _say_drift(item, blocks), several))
         yield _drift_table(item, blocks)
 
 
 def _say_drift(results: Results, blocks: tuple[BlockDrift, ...]) -> str:
     over, limit = run_drift(blocks), drift_limit(results.run)
     if over is None:
-        return "Drift over the run is not known: the first and the last block have no sentinel in common."
+        return t("Drift over the run is not known: the first and the last block have no sentinel in common.")
     named = next(block.started.sentinel for block in blocks if block.started.sentinel is not None)
     sentinel = next(cell for cell in results.cells if cell.cell_id == named)
-    return (
-        f"A sentinel ({wording.say_cell(sentinel)}) opens and closes each block; its trials are in no figure. From the "
-        f"first opening to the last closing its decode speed changed by {_say_change(over)}; a block that changed by "
-        f"more than {100 * limit:.0f} % makes its cells suspect."
+    return t(
+        "A sentinel ({cell}) opens and closes each block; its trials are in no figure. From the first "
+        "opening to the last closing its decode speed changed by {change}; a block that changed by more "
+        "than {limit:.0f} % makes its cells suspect.",
+        cell=wording.say_cell(sentinel),
+        change=_say_change(over),
+        limit=100 * limit,
     )
 
 
@@ -158,15 +181,15 @@ def _say_change(ratio: float) -> str:
 
 def _drift_table(results: Results, blocks: tuple[BlockDrift, ...]) -> Table:
     columns = (
-        Column("Block", "", "right"),
-        Column("Seed", "", "right"),
-        Column("Cells", "", "right"),
-        Column("Processes"),
-        Column("Sentinel"),
-        Column("Opening", "tokens/s", "right"),
-        Column("Closing", "tokens/s", "right"),
-        Column("Change", "", "right"),
-        Column("Reading"),
+        Column(t("Block"), "", "right"),
+        Column(t("Seed"), "", "right"),
+        Column(t("Cells"), "", "right"),
+        Column(t("Processes")),
+        Column(t("Sentinel")),
+        Column(t("Opening"), "tokens/s", "right"),
+        Column(t("Closing"), "tokens/s", "right"),
+        Column(t("Change"), "", "right"),
+        Column(t("Reading")),
     )
     limit = drift_limit(results.run)
     return Table(columns, tuple(_drift_row(block, limit) for block in blocks))
@@ -174,17 +197,19 @@ def _drift_table(results: Results, blocks: tuple[BlockDrift, ...]) -> Table:
 
 def _drift_row(block: BlockDrift, limit: float) -> tuple[Cell, ...]:
     started, ratio = block.started, block.ratio
-    absent = Cell(DASH, note=block.missing)
+    absent = Cell(DASH, note=block.missing and say(block.missing))
     speeds = (block.opening_tokens_per_s, block.closing_tokens_per_s)
     fields = [absent if speed is None else Cell(format_number(speed), sort=speed) for speed in speeds]
-    other = "" if block.is_one_process in (None, True) else "; opened and closed by different processes"
-    reading = DASH if ratio is None else f"{'moved' if abs(ratio - 1) > limit else 'steady'}{other}"
+    other = "" if block.is_one_process in (None, True) else t("; opened and closed by different processes")
+    reading = DASH
+    if ratio is not None:
+        reading = (t("moved") if abs(ratio - 1) > limit else t("steady")) + other
     return (
         Cell(str(started.block), sort=float(started.block)),
         Cell(str(started.seed)),
         Cell(str(len(started.order)), sort=float(len(started.order))),
-        Cell("fresh" if started.is_fresh else f"kept: {started.reason or 'no reason given'}"),
-        Cell(started.sentinel or "none"),
+        Cell(t("fresh") if started.is_fresh else t("kept: {reason}", reason=started.reason or t("no reason given"))),
+        Cell(started.sentinel or t("none")),
         *fields,
         absent if ratio is None else Cell(_say_change(ratio), sort=ratio),
         Cell(reading),
@@ -193,34 +218,46 @@ def _drift_row(block: BlockDrift, limit: float) -> tuple[Cell, ...]:
 
 def _disturbed_blocks(material: Material) -> Iterator[Block]:
     yield Paragraph(
-        "Every figure of this report rests on all repetitions that came to their end: none is left out for being "
-        "disturbed. Beside it stands the same without those that ran after an unsteady warm-up, with other processes "
-        "on the device or the CPU, while heat or the hardware slowed the device, or while its clocks moved. The power "
-        "limit is no disturbance: what a device does at it is its sustained speed."
+        t(
+            "Every figure of this report rests on all repetitions that came to their end: none is left out for "
+            "being disturbed. Beside it stands the same without those that ran after an unsteady warm-up, with "
+            "other processes on the device or the CPU, while heat or the hardware slowed the device, or while "
+            "its clocks moved. The power limit is no disturbance: what a device does at it is its sustained "
+            "speed."
+        )
     )
     unseen = [item.name for item in material.results if not item.run.load_samples]
     if unseen:
         yield Paragraph(
-            f"No sample of load, clocks or heat is in the record of {', '.join(unseen)}: what they would "
-            "have shown is not known."
+            t(
+                "No sample of load, clocks or heat is in the record of {unseen}: what they would have shown is not "
+                "known.",
+                unseen=join(unseen),
+            )
         )
     capped = [cell.cell_id for cell in material.measured if Code.POWER_CAPPED in cell.validity.reasons]
     if capped:
-        yield Paragraph(f"At the power limit, so a sustained speed: {', '.join(capped)}.")
+        yield Paragraph(t("At the power limit, so a sustained speed: {capped}.", capped=join(capped)))
     touched = [cell for cell in material.measured if cell.undisturbed.left_out]
-    yield _disturbed_table(touched, material) if touched else Paragraph("No repetition was seen to be disturbed.")
+    yield _disturbed_table(touched, material) if touched else Paragraph(t("No repetition was seen to be disturbed."))
 
 
 def _disturbed_table(cells: list[CellResult], material: Material) -> Table:
-    columns = [*CELL_COLUMNS, Column("Disturbed", "repetitions", "right"), Column("Why")]
+    columns = [*cell_columns(), Column(t("Disturbed"), t("repetitions"), "right"), Column(t("Why"))]
     for name in WITH_AND_WITHOUT:
-        title = catalog()[name].title
-        unit = "95 % interval, n"
-        columns += [Column(f"{title}, all", unit, "right"), Column(f"{title}, without", unit, "right")]
+        title = say(catalog()[name].title)
+        unit = t("95 % interval, n")
+        columns += [
+            Column(t("{title}, all", title=title), unit, "right"),
+            Column(t("{title}, without", title=title), unit, "right"),
+        ]
     rows = []
     for cell in cells:
         count, left = len(cell.record.good_trials()), cell.undisturbed.left_out
-        fields = [*cell_fields(cell, material.has_several_runs), Cell(f"{left} of {count}", sort=float(left))]
+        fields = [
+            *cell_fields(cell, material.has_several_runs),
+            Cell(t("{left} of {count}", left=left, count=count), sort=float(left)),
+        ]
         fields.append(Cell(", ".join(code.name for code in cell.undisturbed.why)))
         for name in WITH_AND_WITHOUT:
             without = cell.undisturbed.metrics.get(name, cell.metrics[name])
@@ -231,12 +268,12 @@ def _disturbed_table(cells: list[CellResult], material: Material) -> Table:
 
 def _pairs_table(pairs: list[CellPair], material: Material) -> Table:
     columns = (
-        *CELL_COLUMNS,
+        *cell_columns(),
         Column("A"),
         Column("B"),
-        Column("B / A", "95 % interval, n", "right"),
-        Column("Rests on"),
-        Column("Reading"),
+        Column("B / A", t("95 % interval, n"), "right"),
+        Column(t("Rests on")),
+        Column(t("Reading")),
     )
     rows = tuple(
         (
@@ -249,5 +286,5 @@ def _pairs_table(pairs: list[CellPair], material: Material) -> Table:
         )
         for pair in pairs
     )
-    caption = "Decode speed per user of cells that ask the same of different engines, or of one with other options."
+    caption = t("Decode speed per user of cells that ask the same of different engines, or of one with other options.")
     return Table(columns, rows, caption)

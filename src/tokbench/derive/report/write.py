@@ -1,57 +1,46 @@
-"""Writes what a run leaves to read: report.md, report.html, summary.json, cells.csv, figures. Whole files or none."""
+"""Writes what a run leaves to read: report.md, report.html, summary.json, tables of all cells, figures.
+
+Whole files or none.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tokbench.derive.bounds import find_bounds
-from tokbench.derive.evaluate import CellResult, Missing, Results
+from tokbench.derive.bounds.found import Bounds
+from tokbench.derive.claims.plain import plain_claims
+from tokbench.derive.claims.verdicts import ClaimVerdict
+from tokbench.derive.compare.result import Asked, Compared, compare_sides
+from tokbench.derive.compare.sides import side_of
+from tokbench.derive.decision import Decision, Market, decide, find_rents
+from tokbench.derive.distributions import Distribution, find_distributions
+from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.headline import lines_of
 from tokbench.derive.published import PublishedFigure
+from tokbench.derive.published_joules import JoulesBeside, set_joules_beside
 from tokbench.derive.report.bound_figures import draw_bounds
+from tokbench.derive.report.canvas import Drawn
+from tokbench.derive.report.cells_file import cells_csv, cells_parquet
 from tokbench.derive.report.energy_figures import draw_energy
 from tokbench.derive.report.figures import draw_figures
 from tokbench.derive.report.html import render_html
 from tokbench.derive.report.markdown import render_markdown
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.sections import build_document
-from tokbench.derive.standing import take_standing
+from tokbench.derive.standing import Standing, take_standing
 from tokbench.derive.summary import dump_summary, summarise_results
+from tokbench.derive.words import ENGLISH, in_language
 from tokbench.errors import RecordError
 from tokbench.record.store import CONFIG_FILE
 
-CSV_COLUMNS = (
-    "run",
-    "cell_id",
-    "pair_key",
-    "model",
-    "weights",
-    "precision",
-    "engine",
-    "mode",
-    "hardware",
-    "static_batch",
-    "concurrency",
-    "prompt_tokens",
-    "output_tokens",
-    "status",
-    "verdict",
-    "reasons",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-    "unit",
-    "statistic",
-    "missing",
-)
+MARKDOWN, HTML, SUMMARY = "report.md", "report.html", "summary.json"
+CELLS, PARQUET = "cells.csv", "cells.parquet"
 
 
 class ReportPaths(NamedTuple):
@@ -61,7 +50,23 @@ class ReportPaths(NamedTuple):
     html: Path
     summary: Path
     cells: Path
+    parquet: Path | None
+    """None where the library for it is not installed."""
     figures: tuple[Path, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Extras:
+    """What a report may have besides."""
+
+    baseline: Results | None = None
+    """A run that each cell is set beside; of several runs the first one, where none is named."""
+    language: str = ENGLISH
+    claims: tuple[ClaimVerdict, ...] = ()
+    """Verdicts that the reader asked to see with the runs."""
+
+
+NO_EXTRAS = Extras()
 
 
 def write_report(
@@ -71,35 +76,95 @@ def write_report(
     *,
     vendors: Sequence[str],
     with_figures: bool = True,
+    extras: Extras = NO_EXTRAS,
 ) -> ReportPaths:
     """Write the report of one run, or of several merged, into `out`; what stood there is replaced file by file.
 
     Raises:
-        RecordError: a file cannot be written.
+        RecordError: a file cannot be written. SpecError: nobody wrote the language.
     """
-    standing = take_standing(results, figures, vendors)
+    found = _find(results, figures, vendors)
+    with in_language(extras.language):
+        drawn = _draw(found) if with_figures else ()
+        material = _gather(found, tuple(vendors), drawn, extras)
+        document = build_document(material, [_config_of(item) for item in results])
+        markdown, page = render_markdown(document), render_html(document, {i.figure.file_name: i.svg for i in drawn})
+    images = {out / "figures" / item.figure.file_name: item.png for item in drawn}
+    parquet = cells_parquet(results)
+    for path, png in images.items():
+        write_whole(path, png)
+    summary = summarise_results(
+        results, found.standing.beside, found.bounds, found.decision, plain_claims(extras.claims)
+    )
+    write_whole(out / SUMMARY, dump_summary(summary).encode())
+    write_whole(out / CELLS, cells_csv(results).encode())
+    if parquet is None:
+        (out / PARQUET).unlink(missing_ok=True)  # of an earlier report: it would contradict this one
+    else:
+        write_whole(out / PARQUET, parquet)
+    write_whole(out / MARKDOWN, markdown.encode())
+    write_whole(out / HTML, page.encode())
+    return ReportPaths(
+        markdown=out / MARKDOWN,
+        html=out / HTML,
+        summary=out / SUMMARY,
+        cells=out / CELLS,
+        parquet=None if parquet is None else out / PARQUET,
+        figures=tuple(images),
+    )
+
+
+class _Found(NamedTuple):
+    """What is derived before anybody says in which language: it goes into data files too."""
+
+    results: tuple[Results, ...]
+    standing: Standing
+    bounds: tuple[Bounds, ...]
+    distributions: tuple[Distribution, ...]
+    decision: Decision
+    joules: tuple[JoulesBeside, ...]
+
+    @property
+    def cells(self) -> list[CellResult]:
+        """Every cell of every run, in order."""
+        return [cell for item in self.results for cell in item.cells]
+
+
+def _find(results: Sequence[Results], figures: Sequence[PublishedFigure], vendors: Sequence[str]) -> _Found:
     cells = [cell for item in results for cell in item.cells]
     bounds = tuple(find_bounds(item) for item in results)
-    drawn = (*draw_figures(cells, standing), *draw_bounds(bounds), *draw_energy(cells)) if with_figures else ()
-    lines = lines_of(results, standing, vendors)
-    shown = tuple(item.figure for item in drawn)
-    material = Material(tuple(results), standing, tuple(vendors), lines, shown, bounds)
-    document = build_document(material, [_config_of(item) for item in results])
-    images = {item.figure.file_name: item.png for item in drawn}
-    paths = ReportPaths(
-        out / "report.md",
-        out / "report.html",
-        out / "summary.json",
-        out / "cells.csv",
-        tuple(out / "figures" / name for name in images),
+    decision = decide(results, Market(tuple(figures), tuple(vendors), find_rents(results)))
+    standing = take_standing(results, figures, vendors)
+    joules = set_joules_beside(results, figures)
+    return _Found(tuple(results), standing, bounds, find_distributions(cells), decision, joules)
+
+
+def _draw(found: _Found) -> tuple[Drawn, ...]:
+    figures = draw_figures(found.cells, found.standing, found.distributions)
+    return (*figures, *draw_bounds(found.bounds), *draw_energy(found.cells))
+
+
+def _gather(found: _Found, vendors: tuple[str, ...], drawn: Sequence[Drawn], extras: Extras) -> Material:
+    return Material(
+        results=found.results,
+        standing=found.standing,
+        vendors=vendors,
+        lines=lines_of(found.results, found.standing, vendors, found.decision),
+        figures=tuple(item.figure for item in drawn),
+        bounds=found.bounds,
+        distributions=found.distributions,
+        decision=found.decision,
+        joules=found.joules,
+        claims=extras.claims,
+        baselines=_set_beside(found.results, extras.baseline),
     )
-    for path, png in zip(paths.figures, images.values(), strict=True):
-        write_whole(path, png)
-    write_whole(paths.summary, dump_summary(summarise_results(results, standing.beside, bounds)).encode())
-    write_whole(paths.cells, cells_csv(results).encode())
-    write_whole(paths.markdown, render_markdown(document).encode())
-    write_whole(paths.html, render_html(document, images).encode())
-    return paths
+
+
+def _set_beside(results: Sequence[Results], baseline: Results | None) -> tuple[Compared, ...]:
+    """Each run beside the baseline; of several runs without one, the others beside the first."""
+    first, others = (results[0], results[1:]) if baseline is None else (baseline, results)
+    a = side_of(first) if others else None
+    return () if a is None else tuple(compare_sides(a, side_of(item), Asked()) for item in others)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -138,32 +203,3 @@ def _config_of(results: Results) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-
-
-def cells_csv(results: Sequence[Results]) -> str:
-    """Long form: one row per cell and metric; an empty value has its reason in `missing`."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for item in results:
-        for cell in item.cells:
-            writer.writerows([_tame(value) for value in row] for row in _csv_rows(cell))
-    return buffer.getvalue()
-
-
-def _csv_rows(cell: CellResult) -> Iterator[list[object]]:
-    conditions = cell.conditions
-    head: list[object] = [cell.run_name, cell.cell_id, cell.pair_key, conditions.model, conditions.weights]
-    head += [conditions.precision, conditions.engine, conditions.mode, conditions.hardware]
-    head += [conditions.static_batch, conditions.concurrency, conditions.prompt_tokens, conditions.output_tokens]
-    head += [cell.status, cell.validity.verdict, " ".join(code.name for code in cell.validity.reasons)]
-    for name, value in cell.metrics.items():
-        if isinstance(value, Missing):
-            yield [*head, name, None, None, None, None, None, None, value.reason]
-        else:
-            yield [*head, name, value.value, value.low, value.high, value.n, value.unit, value.statistic, None]
-
-
-def _tame(value: object) -> object:
-    """A text that a spreadsheet would take for a formula is quoted; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value

@@ -1,0 +1,108 @@
+"""`tokbench claims`: the verdict on every claim, from published rows and the records that are given."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tokbench.cli.reporting import load_results
+from tokbench.derive.claims.evidence import load_evidence
+from tokbench.derive.claims.explain import explain
+from tokbench.derive.claims.judge import judge_claims
+from tokbench.derive.claims.plain import dump_claims
+from tokbench.derive.claims.rows import ClaimRow
+from tokbench.derive.claims.rules import load_claims
+from tokbench.derive.claims.saying import say_because
+from tokbench.derive.claims.verdicts import ClaimVerdict
+from tokbench.derive.published.rows import load_published
+from tokbench.errors import SpecError
+
+COLUMNS = ("claim", "topic", "verdict", "evidence", "because")
+
+
+class AskedClaims(NamedTuple):
+    """Which claims are asked for, and from where."""
+
+    topic: str | None = None
+    name: str | None = None
+    """One claim, to be explained."""
+    file: Path | None = None
+    """Claims of the user's own, in place of ours."""
+    published: Path | None = None
+
+
+def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> None:
+    """Judge the claims that are asked for and print the verdicts.
+
+    Raises:
+        SpecError: no claim has that topic or id. RecordError: a record cannot be read. DataError: a row is wrong.
+    """
+    claims = _choose(load_claims(None if asked.file is None else {str(asked.file): asked.file}), asked)
+    evidence = load_evidence(load_results(runs), load_published(asked.published))
+    verdicts = judge_claims(claims, evidence, datetime.datetime.now(datetime.UTC).date())
+    if as_json:
+        typer.echo(dump_claims(verdicts), nl=False)
+    elif asked.name is not None:
+        for verdict in verdicts:
+            _print_tree(verdict)
+    else:
+        _print_table(verdicts)
+
+
+def _choose(claims: Sequence[ClaimRow], asked: AskedClaims) -> list[ClaimRow]:
+    chosen = [c for c in claims if asked.topic in (None, c.topic) and asked.name in (None, c.id)]
+    if chosen or not claims:
+        return chosen
+    by_id = asked.name is not None
+    known = sorted({claim.id if by_id else claim.topic for claim in claims})
+    wanted = (asked.name if by_id else asked.topic) or ""
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
+    what, key = ("claim", "--explain") if by_id else ("topic", "--only")
+    raise SpecError(f"no such {what}: {wanted!r}", key=key, fix=f"use one of: {', '.join(near)}")
+
+
+def _print_tree(verdict: ClaimVerdict) -> None:
+    for line in explain(verdict):
+        place = f"  {line.url}" if line.url else ""
+        typer.echo(f"{'  ' * line.depth}{line.text}{place}")
+
+
+def _print_table(verdicts: Sequence[ClaimVerdict]) -> None:
+    rows = [_fields(verdict) for verdict in verdicts]
+    console = Console(markup=False)
+    if console.is_terminal:
+        table = Table(title=f"{len(verdicts)} claims")
+        for column in COLUMNS:
+            table.add_column(column, overflow="fold", no_wrap=column == "verdict")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in (COLUMNS, *rows):
+            typer.echo("\t".join(row))
+    counts = Counter(verdict.outcome.value for verdict in verdicts)
+    tests = sum(len(verdict.parts) for verdict in verdicts)
+    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
+    typer.echo(f"claims: {len(verdicts)}, tests: {tests}: {said}")
+    for command in dict.fromkeys(command for verdict in verdicts for command in verdict.needs):
+        untested = [verdict.claim.id for verdict in verdicts if command in verdict.needs]
+        typer.echo(f"to test {', '.join(untested)}: {command}")
+
+
+def _fields(verdict: ClaimVerdict) -> tuple[str, ...]:
+    claim = verdict.claim
+    because = [say_because(part.because) for part in verdict.parts]
+    if len(verdict.parts) > 1:
+        named = zip(verdict.parts, because, strict=True)
+        because = [f"{part.half.name} {part.outcome.value}: {text}" for part, text in named]
+    strength = "-" if verdict.strength is None else verdict.strength.value
+    evidence = ", ".join([strength, *verdict.labels])
+    return (claim.id, claim.topic, verdict.outcome.value, evidence, "; ".join(because))

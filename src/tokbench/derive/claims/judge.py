@@ -1,0 +1,153 @@
+"""Judges claims: both rules of each part over intervals, what caps the result, and how the parts combine.
+
+No claim is known by name here, and no verdict is stored anywhere: the rows hold rules, and the evidence decides.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from tokbench.derive.claims.evidence import Evidence, Resolved, Source
+from tokbench.derive.claims.resolving import Evaluated, evaluate_rules, resolve_inputs
+from tokbench.derive.claims.rows import ClaimRow, Half
+from tokbench.derive.claims.rules import Rules
+from tokbench.derive.claims.truths import least_sources
+from tokbench.derive.claims.values import Rest, Rests, State, Truth
+from tokbench.derive.claims.verdicts import Because, ClaimVerdict, Contrast, Outcome, PartVerdict, Strength
+from tokbench.record.facts import Agreement, Conditions, differences
+
+ENOUGH_SOURCES: Final = 2
+"""One source may be wrong alone, or be the one that profits: a firm verdict asks for a second that is independent."""
+
+_SCALES: Final = {
+    "at-scale": Strength.MEASURED_AT_SCALE,
+    "small": Strength.MEASURED_SMALL,
+    "replayed": Strength.REPLAYED,
+}
+
+
+def judge_claims(claims: Sequence[ClaimRow], evidence: Evidence, today: datetime.date) -> tuple[ClaimVerdict, ...]:
+    """Every claim in order; `today` decides which forecasts are still open.
+
+    Raises:
+        DataError: an input or a rule makes no sense.
+    """
+    return tuple(judge(claim, resolve_inputs(claim, evidence), today) for claim in claims)
+
+
+def judge(claim: ClaimRow, inputs: Mapping[str, Resolved], today: datetime.date) -> ClaimVerdict:
+    """One claim over resolved inputs.
+
+    Raises:
+        DataError: units that do not agree.
+    """
+    parts = tuple(_judge_part(claim, half, inputs, today) for half in claim.halves())
+    rests = frozenset[Rest]().union(*(part.rests for part in parts))
+    used = _used_sources(inputs, rests)
+    labels = dict.fromkeys(label for _, source in used for label in source.labels)
+    strength = _strength(inputs, rests, used)
+    return ClaimVerdict(claim, combine_outcomes(parts), parts, inputs, strength, tuple(labels), _contrasts(used))
+
+
+def combine_outcomes(parts: Sequence[PartVerdict]) -> Outcome:
+    """The whole: partly once the parts disagree; else untested, then open, if one is; else what all are."""
+    outcomes = {part.outcome for part in parts}
+    if Outcome.PARTLY in outcomes or {Outcome.SUPPORTED, Outcome.REFUTED} <= outcomes:
+        return Outcome.PARTLY
+    for undecided in (Outcome.UNTESTED, Outcome.OPEN):
+        if undecided in outcomes:
+            return undecided
+    return next(iter(outcomes))
+
+
+def _judge_part(claim: ClaimRow, half: Half, inputs: Mapping[str, Resolved], today: datetime.date) -> PartVerdict:
+    rules = Rules(claim, half)
+    found = evaluate_rules(claim, rules, {name: item.value for name, item in inputs.items()})
+    by_rules, because = decide(found)
+    rests = _deciding_rests(found, by_rules)
+    outcome, single = by_rules, _single_sources(rests)
+    if by_rules in (Outcome.SUPPORTED, Outcome.REFUTED) and least_sources(rests) < ENOUGH_SOURCES:
+        outcome, because = Outcome.PARTLY, Because.ONE_SOURCE
+    if half.deadline is not None and today <= datetime.date.fromisoformat(half.deadline):
+        outcome, because = Outcome.OPEN, Because.DEADLINE
+    return PartVerdict(
+        half=half,
+        rules=rules,
+        evaluated=found,
+        outcome=outcome,
+        because=because,
+        by_rules=by_rules,
+        single_sources=single if because is Because.ONE_SOURCE else (),
+        rests=rests,
+        needs=(half.needs or claim.needs) if outcome is Outcome.UNTESTED else None,
+    )
+
+
+def decide(found: Evaluated) -> tuple[Outcome, Because]:
+    """What both rules together say, before anything stops it."""
+    supports, refutes = found.supports.state, found.refutes.state
+    if State.UNDECIDED in (supports, refutes):
+        return _undecided((found.supports, found.refutes))
+    if supports is State.TRUE and refutes is State.TRUE:
+        return Outcome.PARTLY, Because.BOTH
+    if supports is State.FALSE and refutes is State.FALSE:
+        return Outcome.PARTLY, Because.NEITHER
+    return (Outcome.SUPPORTED if supports is State.TRUE else Outcome.REFUTED), Because.RULE
+
+
+def _undecided(truths: Sequence[Truth]) -> tuple[Outcome, Because]:
+    causes = [cause for truth in truths if truth.state is State.UNDECIDED for cause in truth.causes]
+    if any(cause.can_be_had for cause in causes):
+        return Outcome.UNTESTED, Because.NOT_TESTED
+    return Outcome.OPEN, Because.NO_EVIDENCE if causes else Because.STRADDLES
+
+
+def _deciding_rests(found: Evaluated, outcome: Outcome) -> Rests:
+    if outcome is Outcome.SUPPORTED:
+        return found.supports.rests
+    if outcome is Outcome.REFUTED:
+        return found.refutes.rests
+    return found.supports.rests | found.refutes.rests
+
+
+def _single_sources(rests: Rests) -> tuple[str, ...]:
+    names = sorted({rest.input for rest in rests if rest.is_counted})
+    return tuple(n for n in names if least_sources(frozenset(r for r in rests if r.input == n)) < ENOUGH_SOURCES)
+
+
+def _used_sources(inputs: Mapping[str, Resolved], rests: Rests) -> list[tuple[str, Source]]:
+    """The sources that decided, each with the input that it speaks for."""
+    keys = {(rest.input, rest.source) for rest in rests}
+    return [(name, source) for name, item in inputs.items() for source in item.sources if (name, source.key) in keys]
+
+
+def _strength(inputs: Mapping[str, Resolved], rests: Rests, used: Sequence[tuple[str, Source]]) -> Strength | None:
+    """The weakest of the inputs that decided; None where none did."""
+    if not rests:
+        return None
+    found = [_SCALES[source.scale] for _, source in used if source.scale is not None]
+    for name in {rest.input for rest in rests if rest.is_counted}:
+        own = [source for input_name, source in used if input_name == name]
+        is_independent = len({source.key for source in own}) >= ENOUGH_SOURCES
+        is_independent &= inputs[name].row.kind == "fact" or not all(source.is_vendor for source in own)
+        found.append(Strength.INDEPENDENT if is_independent else Strength.ONE_SOURCE)
+    order = list(Strength)
+    return max(found, key=order.index, default=Strength.ARITHMETIC)
+
+
+def _contrasts(used: Sequence[tuple[str, Source]]) -> tuple[Contrast, ...]:
+    """Every two inputs with conditions, and the fields in which they differ or do not say."""
+    conditions: dict[str, list[Conditions]] = {}
+    for name, source in used:
+        if source.conditions is not None:
+            conditions.setdefault(name, []).append(source.conditions)
+    found = []
+    for (one, ours), (other, theirs) in itertools.combinations(conditions.items(), 2):
+        rows = [row for mine, yours in itertools.product(ours, theirs) for row in differences(mine, yours)]
+        different = tuple(dict.fromkeys(row.field for row in rows if row.agreement is Agreement.DIFFERENT))
+        unknown = (row.field for row in rows if row.agreement is Agreement.UNKNOWN and row.field not in different)
+        found.append(Contrast(one, other, different, tuple(dict.fromkeys(unknown))))
+    return tuple(found)

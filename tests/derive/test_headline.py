@@ -121,11 +121,19 @@ def test_vendor_without_a_figure(tmp_path: Path) -> None:
 def test_suspect_cells_say_so_and_give_way(tmp_path: Path) -> None:
     script = Script()
     quick, firm = script.cell(), script.cell(static_batch=2)
-    script.trial(quick, step_s=0.005)
+    script.trial(quick, step_s=0.007)
     for _ in range(3):
         script.trial(firm, step_s=0.01)
     lines = headline([results_of(script, tmp_path)], FIGURES, VENDORS)
     assert "100 tokens/s decode" in lines[0] and "static batch 2" in lines[0]
+
+    ahead = Script()
+    quick, firm = ahead.cell(), ahead.cell(static_batch=2)
+    ahead.trial(quick, step_s=0.006)  # by more than one good moment
+    for _ in range(3):
+        ahead.trial(firm, step_s=0.01)
+    lines = headline([results_of(ahead, tmp_path / "ahead")], FIGURES, VENDORS)
+    assert "167 tokens/s decode" in lines[0] and "[suspect: too few repetitions]" in lines[0]
 
     alone = Script()
     alone.trial(alone.cell(), step_s=0.01)

@@ -37,7 +37,8 @@ def record(folder: Path, prompt_tokens: int = 64, output_tokens: int = 16) -> Pa
     cell_id = script.cell(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
     for number in range(3):
         script.trial(cell_id, step_s=0.05, worker=f"worker-{number}")
-    return script.write(folder)
+    path: Path = script.write(folder)
+    return path
 
 
 def kept(folder: Path, source: Path = BENCH, given: tuple[str, ...] = OURS) -> Path:
@@ -94,24 +95,27 @@ def test_a_run_beside_llama_bench_is_divided_where_all_conditions_agree(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "prompt_tokens", "unlike"),
+    ("given", "unlike"),
     [
-        (OURS[:2], 64, "weights differs: pretrained in A, None in B"),
-        (("weights=pretrained", "precision=bf16"), 64, "model differs"),
-        (("weights=pretrained", OURS[0]), 64, "precision differs: bf16 in A, Q4_1 in B"),
-        (OURS, 63, "prompt_tokens differs: 63 in A, 64 in B"),
+        (OURS[:2], "weights differs: pretrained in A, None in B"),
+        (("weights=pretrained", "precision=bf16"), "model differs"),
+        (("weights=pretrained", OURS[0]), "precision differs: bf16 in A, Q4_1 in B"),
     ],
 )
-def test_what_is_not_alike_or_not_stated_is_refused(
-    tmp_path: Path, given: tuple[str, ...], prompt_tokens: int, unlike: str
-) -> None:
-    run, file = record(tmp_path / "run", prompt_tokens), kept(tmp_path, given=given)
+def test_what_is_not_alike_or_not_stated_is_refused(tmp_path: Path, given: tuple[str, ...], unlike: str) -> None:
+    run, file = record(tmp_path / "run"), kept(tmp_path, given=given)
     result = compared(run, file)
     assert Verdict.UNLIKE is result.verdict
     (pair,) = result.pairs
     assert () == pair.rows
     assert any(unlike in reason for reason in pair.refused), pair.refused
     assert compared(run, file, is_forced=True).pairs[0].rows
+
+
+def test_another_prompt_is_no_partner(tmp_path: Path) -> None:
+    result = compared(record(tmp_path / "run", prompt_tokens=63), kept(tmp_path))
+    assert Verdict.UNLIKE is result.verdict
+    assert (0, 1, 4) == (sum(len(pair.rows) for pair in result.pairs), len(result.only_a), len(result.only_b))
 
 
 def test_one_request_at_a_time_is_a_batch_of_one(tmp_path: Path) -> None:
@@ -124,7 +128,8 @@ def test_one_request_at_a_time_is_a_batch_of_one(tmp_path: Path) -> None:
 def test_a_file_beside_itself_and_with_other_threads() -> None:
     result = compared(BENCH, BENCH)
     assert (Verdict.PASSED, 4) == (result.verdict, len(result.pairs))
-    assert {1.0} == {round(row.ratio.value, 9) for pair in result.pairs for row in pair.rows}  # type: ignore[union-attr]
+    ratios = [row.ratio for pair in result.pairs for row in pair.rows if isinstance(row.ratio, Estimate)]
+    assert (6, {1.0}) == (len(ratios), {round(ratio.value, 9) for ratio in ratios})
     threads = compared(DATA / "llama_bench.jsonl", DATA / "llama_bench.jsonl")
     assert ["n_threads 1"] * 2 + ["n_threads 2"] * 2 == [
         f"n_threads {pair.match.a.settings['n_threads']}" for pair in threads.pairs
@@ -179,3 +184,8 @@ def test_a_terminal_obeys_no_character_of_a_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(row), encoding="utf-8")
     done = invoke("import", str(path))
     assert 0 == done.exit_code and "\x1b" not in done.stdout
+
+
+def test_lines_of_events_are_a_record_and_lines_of_a_tool_are_not(tmp_path: Path) -> None:
+    assert "tokbench" == read_side(record(tmp_path / "run") / "events.jsonl").kind
+    assert "llama-bench" == read_side(DATA / "llama_bench.jsonl").kind

@@ -73,7 +73,7 @@ class _File(ForeignRow):
 
 
 def dump(imported: Imported, source: Path) -> str:
-    """The import as text: sorted keys, one trailing newline; of the source its name and its SHA-256."""
+    """The import as text, metrics in the order of the tool's file; of the source its name and its SHA-256."""
     plain = {
         "schema": SCHEMA,
         "written_by": WRITER,
@@ -81,7 +81,7 @@ def dump(imported: Imported, source: Path) -> str:
         "source": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
         "cells": [_plain(cell) for cell in imported.cells],
     }
-    return json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def is_mine(rows: Rows) -> bool:

@@ -41,6 +41,9 @@ HARNESS_OF = {PER_USER: _STREAM_SPEEDS, TTFT: _STREAM_SPEEDS, SYSTEM: (SYSTEM,),
 """The speeds whose harness efficiency stands beside a ratio of each metric; the first that there is a figure for."""
 ENDPOINT_ENGINES = frozenset({"openai"})
 """Engines that measure a service over its network interface; all others measure in the engine's own process."""
+FEW_LEAD = 1.5
+"""A cell of one or two repetitions comes first only by more than this factor: less may be one good moment. More is not,
+and a batch that gives twice the tokens must not be hidden for its few repetitions."""
 _VERDICTS = ("valid", "suspect", "invalid")
 _MATCHES = ("same_model", "same_size_class", "nearest_size")
 
@@ -129,19 +132,18 @@ def is_cut(cell: CellResult) -> bool:
 def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
     """The cell with the highest value; None where no cell has the metric.
 
-    An invalid cell, and one of too few repetitions, is taken only where there is no other; any other doubt is told
-    beside the number and chooses nothing.
+    An invalid cell is taken only where there is no other, one of too few repetitions only where it leads by FEW_LEAD;
+    any other doubt is told beside the number and chooses nothing.
     """
     rated = [(cell, value) for cell in cells if isinstance(value := cell.metrics.get(metric), Estimate)]
     if not rated:
         return None
-    return min(rated, key=lambda pair: (_gives_way(pair[0]), -pair[1].value))[0]
+    return max(rated, key=lambda pair: _rank(pair[0], pair[1].value))[0]
 
 
-def _gives_way(cell: CellResult) -> int:
-    if cell.validity.verdict == "invalid":
-        return 2
-    return int(Code.TOO_FEW_REPETITIONS in cell.validity.reasons)
+def _rank(cell: CellResult, value: float) -> tuple[bool, float]:
+    has_few = Code.TOO_FEW_REPETITIONS in cell.validity.reasons
+    return cell.validity.verdict != "invalid", value / FEW_LEAD if has_few else value
 
 
 def estimate_of(cell: CellResult | None, metric: str) -> Estimate | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class DeviceRow(_Row):
 RowType = TypeVar("RowType", bound=_Row)
 
 
+@functools.cache
 def load_models(path: Path = DATA_DIR / "models.yaml") -> tuple[ModelRow, ...]:
     """Read every model row. Raises: DataError that names file, row and field."""
     rows = _load_rows(path, ModelRow)
@@ -109,6 +111,7 @@ def load_models(path: Path = DATA_DIR / "models.yaml") -> tuple[ModelRow, ...]:
     return rows
 
 
+@functools.cache
 def load_devices(path: Path = DATA_DIR / "devices.yaml") -> tuple[DeviceRow, ...]:
     """Read every device row. Raises: DataError that names file, row and field."""
     return _load_rows(path, DeviceRow)

@@ -18,6 +18,7 @@ from tokbench.stats import Estimate
 from tokbench.units import Better, Unit
 
 TOKBENCH = "tokbench"
+_FIRST_LINE_BYTES = 65536
 _TOLD_APART = {"kind", "mode", "options", "check_tokens", "check_repeat"}
 """Keys of the engine that have a condition of their own, or that no number depends on."""
 _DEVICE = ("driver_version", "runtime_version", "power_limit_w", "compute_capability", "is_mig")
@@ -84,9 +85,21 @@ def read_side(path: Path) -> Side:
     """
     if not path.exists():
         raise RecordError(f"{path}: there is no such file or folder", fix="name a run folder, e.g. runs/NAME")
-    if path.is_dir() or path.suffix == ".jsonl":
+    if _is_record(path):
         return side_of(evaluate(read_run(path), str(path)))
     return _imported_side(path, read_imported(path))
+
+
+def _is_record(path: Path) -> bool:
+    """Whether it is a run folder or its events; llama-bench and vLLM write lines of JSON as well."""
+    if path.is_dir() or path.suffix != ".jsonl":
+        return path.is_dir()
+    try:
+        with path.open("rb") as file:
+            first = file.readline(_FIRST_LINE_BYTES)
+    except OSError:
+        return True  # read_run says what is wrong with it
+    return not first.strip() or b'"event"' in first
 
 
 def side_of(results: Results) -> Side:

@@ -23,7 +23,8 @@ def joules_sections(material: Material) -> list[Section]:
         return [Section(title, (Paragraph(none),), level=3)]
     caution = t(
         "The joules of a board are never divided by those of a whole machine: where the scopes differ, ours are "
-        "brought to theirs by a band that the named sources span, or there is no ratio. A published mean is of its own load."
+        "brought to theirs by a band that the named sources span, or there is no ratio. A published mean is of its "
+        "own load."
     )
     return [Section(title, (_table(material.joules), Paragraph(caution)), level=3)]
 

@@ -18,8 +18,8 @@ LINE_BYTES = 64
 
 
 STREAMED_ROWS = 16
-"""As far as it was tried: a step of 8 rows took 42 to 44 ms streamed and replayed, 61 to 88 ms by the library's product;
-one of 16 rows 73 to 78 ms, and more than a second on cores that others used too (same page)."""
+"""As far as it was tried. Streamed and replayed, 8 rows took 42 to 44 ms a step, by the library's product 61 to 88 ms;
+one of 16 rows 73 to 78 ms, by the library more than a second on cores that others used too (same page)."""
 
 
 class StreamedLinear(torch.nn.Linear):

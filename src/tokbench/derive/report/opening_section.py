@@ -18,6 +18,7 @@ from tokbench.derive.report.fields import (
     share_field,
 )
 from tokbench.derive.report.material import Material
+from tokbench.derive.standing import is_cut
 from tokbench.derive.words import SEMICOLON, join, mark, say, t
 from tokbench.stats import Estimate
 from tokbench.units import format_number
@@ -136,7 +137,8 @@ def _cells_table(material: Material) -> Table:
         Column(t("Validity")),
         Column(t("Cell")),
     )
-    rows = tuple(_cell_row(cell, material.has_several_runs) for cell in material.cells)
+    whole_first = sorted(material.cells, key=is_cut)
+    rows = tuple(_cell_row(cell, material.has_several_runs) for cell in whole_first)
     caption = t(
         "Every cell of the sweep, also those that gave no number. System: all output tokens over the time from asking "
         "to the last one, prefill included; decode per user leaves prefill out."

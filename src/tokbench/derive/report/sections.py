@@ -23,6 +23,7 @@ from tokbench.derive.report.projection_section import projection_sections
 from tokbench.derive.report.statistics_section import statistics_sections
 from tokbench.derive.report.time_section import time_sections
 from tokbench.derive.report.vendors_section import appendix_sections, vendors_sections
+from tokbench.derive.standing import is_cut
 from tokbench.derive.words import join, language, t
 
 MAX_MODELS = 3
@@ -58,7 +59,8 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
 
 
 def _title(material: Material) -> str:
-    models = list(dict.fromkeys(wording.say_model(cell) for cell in material.cells))
+    cells = [cell for cell in material.cells if not is_cut(cell)] or material.cells
+    models = list(dict.fromkeys(wording.say_model(cell) for cell in cells))
     devices = [item.run.device.name if item.run.device else t("an unknown device") for item in material.results]
     named = join(models[:MAX_MODELS]) if models else t("No model")
     if len(models) > MAX_MODELS:

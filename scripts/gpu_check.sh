@@ -28,7 +28,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STEPS=(doctor tests llama8b limit llama70b attention precision quick moe30b)
+STEPS=(doctor tests llama8b energy limit llama70b attention precision quick moe30b)
 STEP_S=510
 LIMIT_S=${LIMIT_S:-570}
 PACK_S=30                                # left at the end of a call to close the record and to pack
@@ -110,6 +110,7 @@ step_tests() { limited "$python" -m pytest -m gpu tests/gpu -q --durations=10; }
 step_llama8b() {
     measure configs/llama.yaml Llama-3.1-8B-Instruct budget.total=7min 'load.static_batch=[1, 8, 64]'
 }
+step_energy() { measure_as_written configs/energy-h200.yaml budget.total=7min budget.cold=1s; }
 step_limit() { measure_as_written configs/limit-h200.yaml budget.total=7min budget.cold=1s; }
 step_attention() { measure_as_written configs/attention.yaml budget.total=7min budget.cold=1s; }
 step_precision() {

@@ -18,7 +18,7 @@ SCRIPTS = sorted(
     if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
 )
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
-GPU_STEPS = ["doctor", "tests", "llama8b", "limit", "llama70b", "attention", "precision", "quick", "moe30b"]
+GPU_STEPS = ["doctor", "tests", "llama8b", "energy", "limit", "llama70b", "attention", "precision", "quick", "moe30b"]
 
 
 def project() -> dict[str, object]:

@@ -152,7 +152,7 @@ def test_tables_tell_the_fastest_of_the_same_weights() -> None:
         *three_rounds("openvino", 20.0),
         *three_rounds("llama_cpp", 60.0, facts=four_bit),
         *three_rounds("llama-bench", 66.0, facts={}),
-        finished("vllm-eager", 0, None, "exit code 1"),
+        finished("vllm-eager", 0, None, "exit code 1:\na|b"),
     ]
     of = gather(all_rows(), done)
     text = "\n".join(main_table(of))
@@ -161,7 +161,7 @@ def test_tables_tell_the_fastest_of_the_same_weights() -> None:
     assert "0.500 (0.500 to 0.500) decode" in eager
     assert "1.10 (1.10 to 1.10) decode" in bench and "| Q4_1 |" in bench
     assert "6.58" in bench  # GB/s: 100 MB at a geometric mean of 65.8 a second
-    assert "not measured: exit code 1" in text
+    assert "| not measured: exit code 1: a/b | – |" in text  # one line, one cell
     gaps = [line for line in gap_table(of) if line.startswith("| transformers-eager ")]
     assert "| openvino | float32 | 2.00 (2.00 to 2.00) |" in gaps[0] and closing_command("openvino") in gaps[0]
     assert "| llama_cpp | Q4_1 | 6.00 (6.00 to 6.00) |" in gaps[1]

@@ -144,7 +144,7 @@ def _line(item: Measured, of: Mapping[str, Measured]) -> str:
     row, reading = item.row, item.reading
     whose = {"tokbench": "tokbench", "peer": "peer's own", "own": "library's own loop"}[row.kind]
     if reading is None or item.rate is None:
-        return f"| {row.name} | {whose} | – | – | not measured: {'; '.join(item.reasons)[:160]} | – | – | – | – |"
+        return f"| {row.name} | {whose} | – | – | not measured: {_say_reasons(item)} | – | – | – | – |"
     rates = {name: item.estimate(name) for name in RATES}
     size = weight_bytes(item, of)
     read = told(rates[RATES[0]], factor=size * 1e-9) if size is not None and rates[RATES[0]] else "–"
@@ -163,6 +163,11 @@ def _line(item: Measured, of: Mapping[str, Measured]) -> str:
         against if best is not item else "1 (it is)",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _say_reasons(item: Measured) -> str:
+    """In one cell of a table: a peer's last words may hold line breaks and bars."""
+    return " ".join("; ".join(item.reasons).split()).replace("|", "/")[:160]
 
 
 def _version(item: Measured, of: Mapping[str, Measured]) -> str:
@@ -184,7 +189,7 @@ def own_table(of: Mapping[str, Measured]) -> list[str]:
         head = f"| {item.row.weights_of} | {item.row.note} |"
         found = over_own(item)
         if not found:
-            reason = "; ".join(item.reasons)[:160] or "not run"
+            reason = _say_reasons(item) or "not run"
             lines.append(f"{head} – | not measured: {reason} | – | – |")
         for name, ratio in found.items():
             rounds = sum(map(bool, item.blocks(name)))

@@ -73,6 +73,13 @@ def test_without_a_record_the_command_that_tests_it_is_printed(mine: Path) -> No
     assert "claims: 1, tests: 1: 1 untested\nto test slow-steps: tokbench run configs/smoke.yaml\n" in result.stdout
 
 
+def test_a_command_whose_config_is_not_there_says_so(mine: Path) -> None:
+    mine.write_text(MINE.replace("configs/smoke.yaml", "configs/unwritten.yaml"), encoding="utf-8")
+    assert "to test slow-steps: tokbench run configs/unwritten.yaml  (not here: configs/unwritten.yaml)\n" in (
+        claims("--file", mine).stdout
+    )
+
+
 def test_a_record_settles_it(mine: Path, record: Path) -> None:
     result = claims(record, "--file", mine)
     assert "slow-steps\tlatency\tsupported\tmeasured-at-scale" in result.stdout
@@ -86,6 +93,8 @@ def test_explain_goes_down_to_the_cell(mine: Path, record: Path) -> None:
     assert "      step = 0.01010 s (" in result.stdout
     assert "        run " in result.stdout
     assert "strongest argument against: On other devices it is shorter." in result.stdout
+    before = "  rules before: supported if a\n  rules before: refuted if b\n  repaired because: c\n"
+    assert result.stdout.endswith(before)
 
 
 def test_json_holds_numbers_sources_and_both_rules(mine: Path, record: Path) -> None:
@@ -106,7 +115,9 @@ def test_only_one_topic_of_ours() -> None:
     ("arguments", "kind", "says"),
     [
         (("--only", "gossip"), SpecError, "no such topic: 'gossip'"),
-        (("--explain", "wse3-area-75x"), SpecError, "use one of: wse3-area-57x"),
+        (("--only", "nosuch"), SpecError, "use one of: attention, cost, edge"),
+        (("--only", "moe", "--explain", "wse3-area-57x"), SpecError, "'wse3-area-57x' is not of the topic 'moe'"),
+        (("--explain", "wse3-area-75x"), SpecError, "wse3-area-57x"),
         (("--file", "nowhere.yaml"), DataError, "cannot be read"),
         (("nowhere",), RecordError, "nowhere"),
     ],
@@ -115,6 +126,38 @@ def test_what_is_wrong_is_told_with_its_code(arguments: tuple[str, ...], kind: t
     result = claims(*arguments)
     assert isinstance(result.exception, kind)
     assert says in str(result.exception)
+
+
+def test_a_step_is_said_in_a_unit_that_people_read_and_a_year_as_a_year() -> None:
+    tree = claims("--explain", "custom-silicon-2-3-years").stdout
+    assert "trainium_launched - trainium_started) = 7.000 years" in tree
+    assert "maia_started = the year 2019" in tree
+    assert " 2,0" not in tree
+    assert "bits_per_weight = cards * card_memory / parameters = 0.5723 bit" in (
+        claims("--explain", "moe-671b-two-4090").stdout
+    )
+    assert "From cheap to dear industrial power, 0.1000 USD/kWh" in (
+        claims("--explain", "chip-generation-stranding").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "hostile", "field"),
+    [
+        ('"step > bound"', "\"step > q(1, 's/0')\"", "supports_if"),
+        ("unit: ms", "unit: s/0", "inputs.bound"),
+        ('"step > bound"', '"2 > 1"', "supports_if"),
+        ('"step > bound"', '"step / 0 > bound"', "supports_if"),
+        ('"step > bound"', '"step ** 0.3 > bound ** 0.3"', "supports_if"),
+    ],
+)
+def test_a_hostile_file_is_one_error_with_row_and_field(
+    mine: Path, record: Path, own: str, hostile: str, field: str
+) -> None:
+    mine.write_text(MINE.replace(own, hostile), encoding="utf-8")
+    error = claims(record, "--file", mine).exception
+    assert isinstance(error, DataError), error
+    assert ("slow-steps", field) == (error.row, error.field)
 
 
 def test_the_section_and_the_tree_are_said_in_both_languages(mine: Path) -> None:

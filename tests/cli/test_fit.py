@@ -131,6 +131,7 @@ def test_a_device_without_a_stated_bandwidth_has_no_ceiling() -> None:
         (("Qwen3-8B", "H100 SXM", "--count", "0"), "0 devices hold nothing", "--count 1"),
         (("Qwen3-8B", "H100 SXM", "--users", "0"), "at least 1", "--users 1"),
         (("Meta-Llama-3-8B-Instruct", "H100 SXM", "--context", "9000"), "context of 8,192 tokens, not 9,000", "8192"),
+        (("Qwen3-8B", "H100 SXM", "--bandwidth-used", "0.5"), "belong to a target", "name the speed"),
         (("Qwen3-8B", "M3 Max"), "no source states the memory of Apple M3 Max", "devices.yaml"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tokbench.errors import DataError, SpecError
 
 app = typer.Typer()
 register(app)
-HEAD = "vendor,model,metric,value,published,measured by,read,technique,remarks,source"
+HEAD = "vendor,model,metric,value,published,measured by,read,technique,remarks,system,source"
 
 OWN = """figures:
 - {id: acme-old, vendor: acme, system: Acme One, deployment: cloud-endpoint, model: acme/Tiny-1.5-7B-Instruct,
@@ -71,12 +72,13 @@ def test_a_table_newest_first_and_the_source_itself_before_second_hand(own: str)
     new, second, old, power = found
     assert new[:3] == speed
     assert new[3:7] == ["12 tokens/s", "2031-05-02", "stated by the vendor", "primary"]
-    assert new[7:] == ["no speculation", "none", "https://acme.example/new"]
+    assert new[7:] == ["no speculation", "none", "Acme One", "https://acme.example/new"]
     assert second[5:] == [
         "measured by Artificial Analysis, median",
         "second-hand",
         "speculative decoding",
         "repeats acme-new; offered until 2032-01-01",
+        "Acme One",
         "https://other.example/",
     ]
     assert old[3:9] == [
@@ -88,6 +90,27 @@ def test_a_table_newest_first_and_the_source_itself_before_second_hand(own: str)
         "superseded by acme-new",
     ]
     assert power[:4] == ["Acme", "machine: Acme One", "mean_power_w", "23,000 W"]
+
+
+def on_a_terminal(columns: int, *arguments: str) -> list[str]:
+    terminal = {"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns)}
+    result = CliRunner().invoke(app, ["published", *arguments], env=terminal)
+    assert (result.exit_code, result.exception) == (0, None)
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+
+
+def test_a_narrow_terminal_gets_lines_that_break_no_word(own: str) -> None:
+    lines = on_a_terminal(80, "--published", own, "--vendor", "acme")
+    assert "4 published figures, newest first" == lines[0]
+    assert [
+        "Acme Tiny-1.5-7B-Instruct decode_tokens_per_s: 12 tokens/s (2031-05-02)",
+        "  on Acme One",
+        "  measured by Artificial Analysis, median; second-hand",
+        "  technique: speculative decoding; remarks: repeats acme-new; offered until 2032-01-01",
+        "  https://other.example/",
+    ] == lines[8:13]
+    wide = on_a_terminal(300, "--published", own, "--vendor", "acme")
+    assert any("Tiny-1.5-7B-Instruct" in line and line.startswith("│") for line in wide)
 
 
 def test_a_year_alone_counts_as_its_first_day(own: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from tokbench.derive.likeness import say_harness
 from tokbench.derive.published import (
     Absence,
     Comparison,
@@ -580,3 +581,7 @@ def test_harness_efficiency_keeps_to_the_same_load_where_it_can_and_to_current_r
     assert isinstance(found, Comparison) and "same-load" == found.theirs.id
     other = find_harness_efficiency(ours, rows[:1])
     assert isinstance(other, Comparison) and "loaded" == other.theirs.id
+    assert "with 512 streams, ours with 64: the load's share included" in say_harness(other)
+    assert "streams" not in say_harness(found)
+    unstated = find_harness_efficiency(ours, [system(value=9000, **{**H100, "concurrency": None})])
+    assert "its number of streams is not stated, so that the gap may be the load's" in say_harness(unstated)

@@ -10,7 +10,7 @@ import pytest
 from builders import Script
 from claims_builders import claim, evidence_of, verdict_on
 from report_builders import figure
-from scripted_facts import CPU
+from scripted_facts import CPU, GPU
 from tokbench.derive.claims.evidence import Evidence, Resolved, load_evidence
 from tokbench.derive.claims.intervals import Interval
 from tokbench.derive.claims.resolving import resolve_inputs
@@ -306,6 +306,27 @@ def test_a_sweep_is_a_series_over_its_axis(tmp_path: Path) -> None:
     rules = ("slope(log(b), log(t / q(1, 's'))) > 0.4", "slope(log(b), log(t / q(1, 's'))) < 0.4")
     found = verdict_on(claim(inputs, *rules, needs="tokbench run x.yaml"), sweep(tmp_path))
     assert (Outcome.SUPPORTED, Strength.MEASURED_AT_SCALE) == (found.outcome, found.strength)
+
+
+def test_a_sweep_over_two_devices_is_no_series(tmp_path: Path) -> None:
+    cells = []
+    for name, device, rows, step_s in (("gpu", GPU, 64, 0.01), ("cpu", CPU, 1, 1.0)):
+        script = Script(device=device)
+        cell_id = script.cell(static_batch=rows)
+        for index in range(3):
+            script.trial(cell_id, step_s=step_s * (1 + 0.01 * index), worker=f"worker-{index}")
+        cells += run(tmp_path, script, name).results
+    both = evidence_of(results=tuple(cells))
+    swept = claim(
+        {"t": measured(by="static_batch")},
+        "greatest(t) / least(t) < 2",
+        "greatest(t) / least(t) > 10",
+        needs="tokbench run x.yaml",
+    )
+    assert Outcome.UNTESTED is verdict_on(swept, both).outcome
+    assert "several devices" in reason(resolved(measured(by="static_batch"), both))
+    assert isinstance(resolved(measured(by="hardware"), both).value, Series)
+    assert isinstance(resolved(measured("condition.static_batch", by="static_batch"), both).value, Series)
 
 
 def test_the_scale_and_the_labels_of_a_measurement_stay_with_the_verdict(tmp_path: Path) -> None:

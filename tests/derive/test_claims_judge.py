@@ -6,11 +6,15 @@ import datetime
 
 import pytest
 
-from claims_builders import band, claim, evidence_of, judged, lacking, number, verdict_on
+from claims_builders import TODAY, band, claim, evidence_of, judged, lacking, number, verdict_on
 from tokbench.derive.claims.dimensions import PLAIN
+from tokbench.derive.claims.evidence import Resolved, Source
+from tokbench.derive.claims.input_rows import Input
 from tokbench.derive.claims.intervals import point
-from tokbench.derive.claims.values import Quantity, Rest, Value
+from tokbench.derive.claims.judge import judge
+from tokbench.derive.claims.values import Quantity, Rest, Series, Value
 from tokbench.derive.claims.verdicts import Because, Outcome, Strength
+from tokbench.record.facts import Conditions
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,12 @@ def test_parts_combine(outcomes: tuple[Outcome, ...], whole: Outcome) -> None:
     assert (("tokbench run config.yaml",) if Outcome.UNTESTED in outcomes else ()) == found.needs
 
 
+def test_a_division_by_what_may_be_zero_is_no_want_of_evidence() -> None:
+    found = judged(band(-1, 1), supports_if="1 / x > 1", refutes_if="1 / x < 1")
+    assert (Outcome.OPEN, Because.UNDEFINED) == (found.outcome, found.parts[0].because)
+    assert ("`1 / x`: a division by zero, or by an interval that holds it",) == found.missing
+
+
 def test_strength_is_that_of_the_weakest_evidence() -> None:
     assert Strength.ARITHMETIC is judged(band(2, 3, counted=False)).strength
     assert Strength.ONE_SOURCE is judged(band(2, 3, sources=1)).strength
@@ -121,3 +131,23 @@ def test_only_what_decided_is_counted() -> None:
     rests = frozenset({Rest("x", "a", True), Rest("x", "b", True)})
     value = Quantity(point(2.0), PLAIN, rests)
     assert Outcome.SUPPORTED is judged(value, supports_if="x > 1 or x > 99", refutes_if="x < 1").outcome
+
+
+def test_series_by_one_condition_differ_in_it_nowhere() -> None:
+    def published(name: str, device: str, by: str | None) -> Resolved:
+        conditions = [Conditions(hardware=device, concurrency=count) for count in (4, 8)]
+        sources = [Source(name, f"{name} {c.concurrency}", point(2.0), "1", conditions=c) for c in conditions]
+        asked = {"select": {"vendor": "nvidia", "metric": "tps_user"}, "by": by}
+        rests = frozenset({Rest(name, name, False)})
+        value = Series(by, (("4", point(2.0), rests), ("8", point(2.0), rests)), PLAIN) if by else None
+        row = Input.model_validate({"published": asked})
+        return Resolved(name, row, value or Quantity(point(2.0), PLAIN, rests), "1", tuple(sources))
+
+    def differ(by: str | None, rule: str) -> tuple[str, ...]:
+        inputs = {"a": published("a", "one", by), "b": published("b", "other", by)}
+        row = claim({name: {"published": {"select": {"vendor": "nvidia", "metric": "tps_user"}}} for name in inputs})
+        row = row.model_copy(update={"supports_if": f"{rule}(a >= b)", "refutes_if": f"{rule}(a < b)"})
+        return judge(row, inputs, TODAY).contrasts[0].different
+
+    assert ("hardware",) == differ("concurrency", "all")
+    assert ("concurrency", "hardware") == tuple(sorted(differ(None, "")))

@@ -174,6 +174,22 @@ def test_an_undecided_truth_tells_what_straddles_and_what_is_missing() -> None:
     assert {"not measured"} == {cause.reason for cause in found.causes}
 
 
+def test_a_division_that_no_evidence_can_mend_is_an_error_and_another_one_names_its_place() -> None:
+    for text in ("x / 0", "x / (2 - 2)", "1 / 0", "9 ** 9 ** 9 ** 9", "1e99 * 1e99 * 1e99 * 1e99"):
+        with pytest.raises(RuleError):
+            value_of(text, x=band(1, 2))
+    found = value_of("3 + 1 / x", x=band(-1, 1))
+    assert isinstance(found, Lacking)
+    assert ["`1 / x`: a division by zero, or by an interval that holds it"] == [c.reason for c in found.causes]
+
+
+@pytest.mark.parametrize("text", ["b ** 0.3", "b ** 1e99", "b ** 13", "b ** -40"])
+def test_a_power_that_no_unit_has_is_refused_and_never_rounded(text: str) -> None:
+    with pytest.raises(RuleError, match="no unit has such a power"):
+        value_of(text, b=band(1, 2, read_unit("B").dimension))
+    assert read_unit("B").dimension == value_of("(b ** (1 / 3)) ** 3", b=band(1, 2, read_unit("B").dimension)).dimension
+
+
 def test_units_are_carried_and_checked() -> None:
     rate = Quantity(point(100.0), RATE)
     assert (12.75, 12.75) == (number_of("q(1275, 'tokens/s') / x", x=rate).low, 12.75)

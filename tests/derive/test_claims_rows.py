@@ -179,7 +179,11 @@ def is_noticed(drawn: Draws, field: str, changed: Expression) -> bool:
     else:
         setattr(rules, field, changed)
     pairs = zip(drawn.samples, drawn.outcomes, strict=True)
-    return any(outcome_of(drawn.row, rules, values) is not said for values, said in pairs)
+    try:
+        return any(outcome_of(drawn.row, rules, values) is not said for values, said in pairs)
+    except DataError as error:  # a unit that is divided by, and is nought now
+        assert "divides by zero" in error.message
+        return True
 
 
 def test_the_rules_are_frozen_and_every_change_has_its_reason() -> None:

@@ -19,6 +19,7 @@ from tokbench.derive.decision.latency import _noncentral, normal_p95, ttft_p95
 from tokbench.derive.decision.promises import Promise
 from tokbench.derive.decision.sweeps import Barred, LeftOut, find_sweeps, why_barred
 from tokbench.derive.evaluate import Missing, Results
+from tokbench.derive.report.decision_words import say_answer
 from tokbench.derive.validity import Validity
 from tokbench.record.sweep import expand, read_config
 from tokbench.stats import Estimate
@@ -193,6 +194,8 @@ def test_a_model_that_never_ran_is_not_measured(tmp_path: Path) -> None:
     script.fail(script.cell(), "oom", "out of memory")
     found = decision_of(script, tmp_path).rows[0]
     assert (Outcome.NOT_MEASURED, Edge.MEMORY) == (found.answer.outcome, found.answer.why_not)
+    assert say_answer(found) == ": no load gave a number to judge (out of memory)."
+    assert found.command is None  # one user is already what did not fit
 
 
 # --- what never feeds a decision

@@ -311,6 +311,14 @@ def test_the_lead_says_each_promise_and_its_bound(tmp_path: Path) -> None:
     assert "on a CPU" not in text
 
 
+def test_an_accelerator_without_an_answer_is_not_said_to_be_none(tmp_path: Path) -> None:
+    (table,) = sections_of(decision_of(sweep({8: 0.04}), tmp_path))[1].blocks
+    assert isinstance(table, Table)
+    column = [one.title for one in table.columns].index("Harness efficiency")
+    unmeasured = [row[column].note for row in table.rows if row[2].text == "not measured at this load"]
+    assert ["no load was measured that could hold the promise"] * 2 == unmeasured
+
+
 def test_a_small_model_on_a_cpu_is_labelled(tmp_path: Path) -> None:
     found = decision_of(sweep(device=CPU, parameters=135_000_000), tmp_path)
     assert "on a CPU shows how the decision is made" in text_of(sections_of(found)[0])
@@ -342,7 +350,7 @@ def test_summary_json_holds_the_decision(tmp_path: Path) -> None:
         first["limit"],
     )
     assert 41.25 == pytest.approx(first["cost"]["at"][1]["usd_per_million_output_tokens_with_prompts"]["value"])
-    assert {"vendor": "nobody", "missing": "no price of nobody is known"} == first["offers"][1]
+    assert {"vendor": "nobody", "missing": "no price of Nobody is known"} == first["offers"][1]
     even = first["offers"][0]["break_even"]
     assert (7.2e6, "no") == (pytest.approx(even["output_tokens_per_day"]["value"]), even["pays"])
     assert {"field", "ours", "theirs", "agreement"} == set(first["offers"][0]["differences"][0])

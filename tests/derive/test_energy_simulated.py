@@ -82,14 +82,29 @@ def test_other_counters_are_as_right(tmp_path: Path, more: dict[str, object]) ->
     assert abs(span.joules / span.tokens / (LOAD_W * 0.01) - 1) <= max(span.bound.total, 0.001)
 
 
+@pytest.mark.parametrize("work", [Work(STEPS, 0.0), None], ids=["load", "idle"])
+def test_a_value_that_stood_since_before_the_window_is_no_tick_within_it(tmp_path: Path, work: Work | None) -> None:
+    """It was kept within the window as a sign of life, and was once taken for a movement: 86 % too much power."""
+    run = watched(tmp_path, counter_at(0.05, period_s=0.005, stale=((7.965, 9.165),)))
+    source = (run.energy[0].meter, run.energy[0].domain)
+    try:
+        span = measure_span(run, source, Frame(round(BEGIN_S * 1e9), round(END_S * 1e9), work))
+    except UndefinedError as undefined:
+        assert "stood still" in str(undefined)
+        return
+    assert isinstance(span.bound, Bound)
+    assert abs(span.mean_w / LOAD_W - 1) <= max(span.bound.ticks, 0.001)
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
         ({"falls": ((9.0, 200.0),)}, "went backwards"),
+        ({"falls": ((9.0, 3400.0),), "start_j": 3000.0, "range_j": 5000.0}, "went backwards"),
         ({"stale": ((8.1, 20.0),)}, "stood still|seen to move|nothing new"),
         ({"vanishes_at_s": 8.9}, "nothing new in the last"),
     ],
-    ids=["backwards", "stale", "vanished"],
+    ids=["backwards", "set back by more than half of its range", "stale", "vanished"],
 )
 def test_broken_counters_give_their_reason(tmp_path: Path, more: dict[str, object], reason: str) -> None:
     run = watched(tmp_path, counter_at(0.037, **more))

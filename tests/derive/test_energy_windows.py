@@ -28,7 +28,8 @@ from tokbench.derive.energy.rows import find_energy
 from tokbench.derive.energy.windows import BOUND_LIMIT, Bound, Frame, Span, Without, measure_span
 from tokbench.derive.energy.work import Levels, Segment, Work, steady_window
 from tokbench.derive.repetitions import UndefinedError
-from tokbench.record.observations import EnergyReading, RunStarted, TrialFailed, TrialFinished
+from tokbench.record.facts import DeviceFacts
+from tokbench.record.observations import EnergyReading, FactsRead, RunStarted, TrialFailed, TrialFinished
 from tokbench.record.run import Run
 
 SOURCE = ("nvml", "gpu")
@@ -353,3 +354,17 @@ def test_an_energy_trial_that_was_left_out_did_not_fail(tmp_path: Path) -> None:
         opened(), TrialFailed(trial_id=trial_id, cell_id=cell_id, at_ns=9, cause="skipped", message="it needs 9 s")
     )
     assert "the energy trial was left out: it needs 9 s" == reason_of(only_cell(script, tmp_path), "mean_power_w")
+
+
+def test_the_power_limit_of_a_row_is_that_of_its_own_part_of_a_resumed_run(tmp_path: Path) -> None:
+    script, power = Script(), Power()
+    cell_id = script.cell()
+    begun = script.now_ns
+    for limit_w in (700.0, 400.0):
+        card = DeviceFacts(kind="cuda", name="H200", uuid="GPU-a", power_limit_w=limit_w)
+        script.add(FactsRead(at_ns=script.now_ns, device=card), opened(device_uuid="GPU-a", power_limit_w=limit_w))
+        script.trial(cell_id)
+        energy_trial(script, cell_id, power)
+    script.add(period(), *counter_readings(power, begun, script.now_ns))
+    run = script.run(tmp_path)
+    assert [700.0, 400.0] == [row.power_limit_w for row in find_energy(run, run.cells[cell_id]).headline]

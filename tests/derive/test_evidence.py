@@ -60,6 +60,12 @@ def test_who_stands_behind_a_figure(changes: dict[str, object], party: str) -> N
     assert party == measuring_party(figure(**changes))
 
 
+def test_a_price_is_the_vendors_statement_whoever_copied_it() -> None:
+    price = {"metric": "price_usd_per_million_output_tokens", "unit": "USD/1M tokens"}
+    own, copied = figure(**price), figure(id="b", **price, **THIRD)
+    assert [("acme", ["a", "b"])] == groups(own, copied)
+
+
 def test_a_vendor_counts_once_however_often_it_speaks() -> None:
     own = figure(id="own", measured_by="mlperf", measurer="acme", benchmark="v5.1", scenario="offline")
     assert [("acme", ["a", "b", "own"])] == groups(figure(), figure(id="b", published="2026-06-01"), own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from report_builders import FIGURES, VENDORS, figure, rich_script
 from tokbench.derive.decision import Market, decide
 from tokbench.derive.evaluate import Results, evaluate
 from tokbench.derive.headline import console_lines, headline, lines_of
+from tokbench.derive.purchase import say_purchase
 from tokbench.derive.standing import take_standing
 
 ALIKE = figure(speculation="none", precision="bf16", excludes_ttft=True)
@@ -56,9 +58,20 @@ def test_a_purchase_is_the_fifth(tmp_path: Path) -> None:
     decision = decide(results, Market(tuple(FIGURES), VENDORS, {}))
     lines = lines_of(results, take_standing(results, FIGURES, VENDORS), VENDORS, decision)
     assert len(lines) == 5
-    assert lines[4].startswith("For a purchase (Llama-3.1-8B-Instruct, an upper bound without queueing), tokens/s per")
+    assert lines[4].startswith(
+        "For a purchase (Llama-3.1-8B-Instruct, 100 prompt + 5 output tokens, on NVIDIA H100 80GB HBM3; "
+        "TTFT p95 of at most 1 s; an upper bound without queueing), tokens/s per user hold as follows: 20 for 1 user"
+    )
     assert "20 for 1 user, evidence " in lines[4] and "50 for 1 user, evidence " in lines[4]
     assert "; 200 for nobody" in lines[4]
+
+
+def test_a_purchase_names_every_device_of_the_box(tmp_path: Path) -> None:
+    decision = decide([measured(tmp_path)], Market(tuple(FIGURES), VENDORS, {}))
+    assert decision.headline is not None
+    both = dataclasses.replace(decision.headline, device_count=2)
+    rows = tuple(dataclasses.replace(row, workload=both) for row in decision.rows)
+    assert "on 2 of NVIDIA H100 80GB HBM3;" in say_purchase(dataclasses.replace(decision, rows=rows))
 
 
 def test_random_weights_decide_nothing(tmp_path: Path) -> None:
@@ -95,6 +108,14 @@ def test_a_ratio_below_the_minimum_is_not_told(tmp_path: Path) -> None:
     assert "18.0x" not in line and "ours" not in line
     told = console_lines([measured(tmp_path / "console")], [LARGER], ["cerebras"])[2]
     assert told.startswith("Cerebras: no ratio to tell (another model; ") and "18.0x" not in told
+
+
+def test_what_can_no_longer_be_had_says_so_in_the_first_minute(tmp_path: Path) -> None:
+    gone = {"available_until": "2026-05-27", "available_until_url": "https://example.org/end"}
+    theirs = [ALIKE.model_copy(update=gone), figure("groq", 751.0, precision="bf16").model_copy(update=gone)]
+    lines = headline([measured(tmp_path)], theirs, ("cerebras", "groq", "amd"))
+    assert "2024-08-27, no longer offered (until 2026-05-27); example.org)" in lines[2]
+    assert "(2024-08-27, no longer offered (until 2026-05-27)), 7.51x ours" in lines[3]
 
 
 def test_speculation_is_named(tmp_path: Path) -> None:
@@ -145,4 +166,9 @@ def test_nothing_measured(tmp_path: Path) -> None:
     script = Script()
     script.skip(script.cell(), "skipped", "the weights do not fit")
     lines = headline([results_of(script, tmp_path)], FIGURES, VENDORS)
-    assert lines == ("No decode speed was measured in 1 cells: the weights do not fit.",)
+    assert lines == ("No decode speed was measured in the only cell: the weights do not fit.",)
+    script.skip(script.cell(static_batch=2), "skipped", "the weights do not fit")
+    lines = headline([results_of(script, tmp_path / "two")], FIGURES, VENDORS)
+    assert lines == ("No decode speed was measured in 2 cells: the weights do not fit.",)
+    nothing = headline([results_of(Script(), tmp_path / "none")], FIGURES, VENDORS)
+    assert nothing == ("Nothing was measured: no cell was planned.",)

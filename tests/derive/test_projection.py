@@ -28,6 +28,7 @@ from tokbench.derive.projection import (
     project_targets,
 )
 from tokbench.derive.published import load_published
+from tokbench.derive.report.write import write_report
 from tokbench.record.catalog import find_model
 from tokbench.stats import Estimate, exact
 
@@ -199,6 +200,34 @@ def test_the_source_is_the_cell_of_one_stream_that_used_most(tmp_path: Path) -> 
     assert source.basis.used_ratio == results.cells[1].metrics["bandwidth_used_ratio"]
 
 
+@pytest.mark.parametrize("layers", [None, 4])
+def test_a_model_with_its_own_weights_is_projected_from_before_an_instrument(
+    tmp_path: Path, layers: int | None
+) -> None:
+    """The faster cell of random weights, whole or cut, is passed over; alone it is taken."""
+    for is_alone in (False, True):
+        script = Script(ceiling=ceilings(4e12))
+        cells = {script.cell(weights="random", layers=layers): 0.005 if layers is None else 0.001}
+        cells |= {} if is_alone else {script.cell(): 0.01}
+        for cell_id, step_s in cells.items():
+            for _ in range(3):
+                script.trial(cell_id, step_s=step_s)
+        source = find_source([results_of(script, tmp_path / str(is_alone))])
+        assert not isinstance(source, Missing)
+        assert ("random" if is_alone else "pretrained") == source.cell.conditions.weights
+
+
+def test_one_lucky_repetition_is_not_projected_from(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(4e12))
+    firm, lucky = script.cell(), script.cell(mode="compiled")
+    for cell_id, step_s, count in ((firm, 0.006, 3), (lucky, 0.005, 1)):
+        for _ in range(count):
+            script.trial(cell_id, step_s=step_s)
+    source = find_source([results_of(script, tmp_path)])
+    assert not isinstance(source, Missing)
+    assert firm == source.cell.cell_id
+
+
 def test_a_model_projected_from_itself_gives_its_own_speed(tmp_path: Path) -> None:
     outlook = project_targets([measured(tmp_path)], [figure(value=1800.0)])
     assert isinstance(outlook, Outlook)
@@ -220,6 +249,20 @@ def test_models_without_a_row_are_named_and_mxfp4_is_not_widened(tmp_path: Path)
     assert isinstance(outlook, Outlook)
     assert ("acme/unheard-of",) == outlook.without_shape
     assert [("gpt-oss-120b", "mxfp4")] == [(row.model, row.dtype) for row in outlook.rows]
+
+
+def test_models_of_older_figures_are_named_and_not_dropped_in_silence(tmp_path: Path) -> None:
+    names = ("Llama-3.1-8B-Instruct", "Llama-3.3-70B-Instruct", "Llama-3.1-405B-Instruct", "Llama-3.1-70B-Instruct")
+    newer = [figure(model=f"meta-llama/{name}", published="2026-01") for name in names]
+    newer += [figure(model=f"openai/gpt-oss-{size}", published="2026-01") for size in ("20b", "120b")]
+    results = measured(tmp_path)
+    old = figure(model="meta-llama/Llama-2-70b-chat-hf", published="2024-02")
+    outlook = project_targets([results], [old, *newer])
+    assert isinstance(outlook, Outlook)
+    assert ("Llama-2-70b-chat",) == outlook.older
+    assert outlook.older[0] not in {row.model for row in outlook.rows}
+    text = write_report([results], [old, *newer], tmp_path / "out", vendors=("cerebras",), with_figures=False)
+    assert "Left out, their figures being older: Llama-2-70b-chat." in text.markdown.read_text("utf-8")
 
 
 def test_on_more_devices_than_the_scaling_is_known_for_nothing_is_projected(tmp_path: Path) -> None:

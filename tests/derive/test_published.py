@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,25 @@ def test_rows_of_the_package_say_where_and_when_they_were_read() -> None:
         assert row.active_params_b is None or (row.total_params_b or 0) >= row.active_params_b
         assert row.excludes_ttft is None or row.metric == "decode_tokens_per_s"
         assert (row.scenario == "single-stream") == (row.concurrency == 1)
+
+
+def test_what_somebody_else_measured_is_primary_only_on_the_measurers_own_page() -> None:
+    homes = {"artificial-analysis": "https://artificialanalysis.ai/", "mlperf": "https://github.com/mlcommons/"}
+    primary = [row for row in load_published() if row.is_primary and row.measured_by in homes]
+    assert 5 < len(primary)
+    assert [] == [row.id for row in primary if not row.source_url.startswith(homes[row.measured_by])]
+
+
+def test_a_price_of_the_package_is_the_vendors_whoever_copied_it() -> None:
+    prices = [row for row in load_published() if row.metric.startswith("price_")]
+    assert 100 < len(prices)
+    assert {"vendor"} == {row.measured_by for row in prices}
+
+
+def test_the_readme_says_how_many_figures_there_are() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"some (\d+) published figures", text)
+    assert abs(len(load_published()) - int(said)) < 15
 
 
 def test_conflicting_rows_are_kept() -> None:
@@ -141,6 +162,18 @@ def test_what_we_derived_follows_from_the_rows_it_names() -> None:
         assert row.value == pytest.approx(power.value / rate.value, rel=1e-3), row.id
 
 
+def test_what_we_derived_from_one_table_says_so_and_its_rate_and_cost_agree() -> None:
+    by_id = {row.id: row for row in load_published() if row.measurer == "dstack"}
+    assert 28 == len(by_id)
+    for row in by_id.values():
+        assert row.notes is not None and re.match(r"Ours?\b.*(2048 / 2176|2176 / 2048)", row.notes)
+    for name in (name for name in by_id if f"{name}-cost" in by_id):
+        cost = by_id[f"{name}-cost"]
+        rent = re.search(r"([\d.]+) USD an hour per GPU", cost.notes or "")
+        assert rent is not None
+        assert cost.value == pytest.approx(8 * float(rent[1]) / 3600 / by_id[name].value * 1e6, rel=1e-3), name
+
+
 def test_a_device_of_the_package_is_that_of_its_system() -> None:
     for row in load_published():
         named = find_device(row.system)
@@ -164,8 +197,75 @@ def test_a_users_folder_adds_to_the_package(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_yaml_are_left_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path, ROW)
     (tmp_path / "README.md").write_text("figures: {", encoding="utf-8")
-    assert load_published() == load_published(tmp_path)
+    assert (*load_published(), figure()) == load_published(tmp_path)
+
+
+def test_a_suffix_in_capitals_is_read(tmp_path: Path) -> None:
+    assert figure() == load_published(write_rows(tmp_path, ROW, name="MINE.YAML"))[-1]
+
+
+def test_a_folder_without_figures_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("figures: []", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_published(tmp_path)
+    assert (str(tmp_path), "no YAML file in it") == (caught.value.file, caught.value.message)
+    assert "*.yaml" in (caught.value.fix or "")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.yaml")
+    with pytest.raises(DataError, match=r"mine\.yaml: is no file"):
+        load_published(tmp_path)
+
+
+def test_a_file_that_nests_without_end_is_refused_and_kills_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("figures: " + "[" * 300_000, encoding="utf-8")
+    with pytest.raises(DataError, match="nests too deeply"):
+        load_published(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"),
+    [
+        ("published", 2025, 'a year or a number as text stands in quotes, e.g. "2025"'),
+        ("value", "1,800", "a plain number, without quotes and thousands separators"),
+        ("value", 0, "leave the field out where the source does not state it"),
+        ("concurrency", "8", "a whole number"),
+        ("is_primary", "yes", "write true or false"),
+        ("vendor", "Acme Inc", "e.g. together-ai"),
+        ("read_on", "2026-11", "e.g. 2026-11-22"),
+        ("source_url", "https:////", "e.g. https://example.com/page"),
+        ("engine", "vLLM 0.9", "lower case letters, digits, hyphens and dots"),
+        ("source_title", "", "leave the field out"),
+        ("derived_from", "second", "write a list, e.g. [first-id, second-id]"),
+        ("derived_from", ["nobody"], "name the ids of the rows"),
+        ("repeats", "nobody", "name the id of another row of the same vendor and metric"),
+        ("concurency", 1, "did you mean concurrency?"),
+        ("colour", "red", "remove it; known: id, vendor, "),
+    ],
+)
+def test_a_wrong_field_comes_with_what_to_do(tmp_path: Path, field: str, value: object, fix: str) -> None:
+    write_rows(tmp_path, {**ROW, field: value})
+    with pytest.raises(DataError) as caught:
+        load_published(tmp_path)
+    assert ("acme-l31-8b", field) == (caught.value.row, caught.value.field)
+    assert fix in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize("field", ["repeats", "superseded_by"])
+@pytest.mark.parametrize("changes", [{"vendor": "other"}, {"metric": "e2e_tokens_per_s"}])
+def test_a_row_is_linked_to_one_of_its_kind_alone(tmp_path: Path, field: str, changes: dict[str, object]) -> None:
+    write_rows(tmp_path, {**ROW, "excludes_ttft": None}, {**ROW, "id": "second", field: "acme-l31-8b", **changes})
+    with pytest.raises(DataError, match=f"row second, field {field}: 'acme-l31-8b' is of another vendor or metric"):
+        load_published(tmp_path)
+
+
+def test_rows_that_supersede_each_other_would_all_be_lost(tmp_path: Path) -> None:
+    ring = [{**ROW, "id": name, "superseded_by": later} for name, later in (("a", "b"), ("b", "c"), ("c", "a"))]
+    with pytest.raises(DataError, match="row a, field superseded_by: leads back to 'a': no row would be left"):
+        load_published(write_rows(tmp_path, *ring))
 
 
 @pytest.mark.parametrize(

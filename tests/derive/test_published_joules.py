@@ -17,6 +17,7 @@ from tokbench.derive.evaluate import Results, evaluate
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.published_joules import set_joules_beside
 from tokbench.derive.report.write import write_report
+from tokbench.stats import Estimate
 
 
 def joules_of(
@@ -28,11 +29,12 @@ def joules_of(
     return PublishedFigure.model_validate({**row, "id": name, "concurrency": None, **changed, **more})
 
 
-def metered(folder: Path, device: str) -> Results:
+def metered(folder: Path, device: str, *weights: Literal["pretrained", "random"]) -> Results:
     script, power = Script(device=GPU.model_copy(update={"name": device})), Power()
-    cell_id = script.cell()
-    script.trial(cell_id)
-    energy_trial(script, cell_id, power)  # 350 W, 100 tokens/s: 3.5 J a token
+    for kind in weights or ("pretrained",):
+        cell_id = script.cell(weights=kind, static_batch=2 if kind == "random" else 1)
+        script.trial(cell_id)
+        energy_trial(script, cell_id, power)  # 350 W, 100 tokens/s a row: 3.5 J a token of one row
     script.add(opened(power_limit_w=400.0), period(), *counter_readings(power, 0, script.now_ns, poll_s=0.001))
     return evaluate(script.run(folder / "run"), "run")
 
@@ -58,6 +60,17 @@ def test_neither_an_unsaid_scope_nor_another_model_gives_a_ratio(tmp_path: Path,
     found = set_joules_beside([metered(tmp_path, "NVIDIA H200")], [row])
     assert all(isinstance(one.outcome, NotComparable) for one in found)
     assert len(found) == (1 if row.model == LLAMA_8B else 0)
+
+
+def test_random_weights_do_not_stand_for_a_model_that_was_metered(tmp_path: Path) -> None:
+    """Two rows of random weights take half the joules per token of one row of real ones, and are passed over."""
+    results = metered(tmp_path / "both", "NVIDIA H200", "pretrained", "random")
+    real, random = (cell.metrics["energy_j_per_output_token"] for cell in results.cells)
+    assert isinstance(real, Estimate) and isinstance(random, Estimate) and random.value < real.value
+    (row,) = set_joules_beside([results], [joules_of("board")])
+    assert "pretrained" == row.cell.conditions.weights
+    (alone,) = set_joules_beside([metered(tmp_path / "alone", "NVIDIA H200", "random")], [joules_of("board")])
+    assert "random" == alone.cell.conditions.weights
 
 
 def test_a_repost_and_a_replaced_reading_are_left_out(tmp_path: Path) -> None:

@@ -160,6 +160,25 @@ def test_speed_per_device_is_that_of_all_streams_over_the_devices(tmp_path: Path
     assert (point.tokens_per_s_per_user, point.tokens_per_s_per_device) == pytest.approx((8.0, 20.0))
 
 
+def test_an_invalid_cell_is_no_point_of_the_trade_off(tmp_path: Path) -> None:
+    """16 GB of weights in a tenth of a millisecond is no speed of an H100: it must not be the best of the figure."""
+    script = rich_script()
+    assert "Invalid cells" not in drawn_of(script, tmp_path / "without")["pareto.png"].figure.caption
+    impossible = script.cell(static_batch=2)
+    for _ in range(3):
+        script.trial(impossible, step_s=0.0001)
+    cells, _ = cells_of(script, tmp_path / "cells")
+    assert "invalid" in {cell.validity.verdict for cell in cells if cell.cell_id == impossible}
+    assert impossible not in {point.cell.cell_id for point in find_trade_offs(cells)}
+    assert "Invalid cells are left out." in drawn_of(script, tmp_path / "with")["pareto.png"].figure.caption
+
+
+def test_no_front_is_drawn_over_real_and_random_weights(tmp_path: Path) -> None:
+    script = rich_script()
+    script.trial(script.cell(weights="random"), step_s=0.01)
+    assert "no other cell here equals" not in drawn_of(script, tmp_path)["pareto.png"].figure.caption
+
+
 def test_the_front_is_what_no_other_beats(tmp_path: Path) -> None:
     script = Script()
     script.trial(script.cell())

@@ -34,3 +34,15 @@ def test_where_nothing_else_ran_a_cut_model_is_spoken_of(tmp_path: Path) -> None
     standing = take_standing([cut], FIGURES, VENDORS)
     assert standing.fastest is not None
     assert standing.fastest.record.spec.model.layers == 4
+
+
+def test_random_weights_never_hide_a_measured_model(tmp_path: Path) -> None:
+    script = Script()
+    for weights, step_s in (("pretrained", 0.01), ("random", 0.001)):
+        cell_id = script.cell(weights=weights)  # type: ignore[arg-type]
+        for _ in range(3):
+            script.trial(cell_id, step_s=step_s)
+    standing = take_standing([evaluate(script.run(tmp_path), "run")], FIGURES, VENDORS)
+    assert standing.fastest is not None and standing.busiest is not None
+    spoken_of = [standing.fastest, standing.busiest, *standing.champions, *(item.cell for item in standing.beside)]
+    assert {"pretrained"} == {cell.conditions.weights for cell in spoken_of}

@@ -106,7 +106,9 @@ def test_a_sensor_that_reads_0_is_not_read_at_all(tmp_path: Path) -> None:
     assert isinstance(meter.availability(), Unavailable)
 
 
-def test_a_sensor_that_may_not_be_read_says_what_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `energy1_input` may be read."""
     plain = Path.read_text
 
     def read_text(path: Path, *args: str, **kwargs: str) -> str:
@@ -115,6 +117,18 @@ def test_a_sensor_that_may_not_be_read_says_what_opens_it(tmp_path: Path, monkey
         return plain(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "read_text", read_text)
+
+
+@pytest.mark.usefixtures("denied")
+def test_a_sensor_that_may_not_be_read_is_said_beside_one_that_may(tmp_path: Path) -> None:
+    files = {"energy1_input": "1", "energy1_label": "Esocket0"}
+    machine = {"name": "power_meter", "power1_average": "480000000"}
+    item = only(opened(tmp_path, CPU, hwmon0={"name": "amd_energy"} | files, hwmon1=machine))
+    assert ("node", "permission denied for Esocket0: not read") == (item.scope, item.note)
+
+
+@pytest.mark.usefixtures("denied")
+def test_a_sensor_that_may_not_be_read_says_what_opens_it(tmp_path: Path) -> None:
     files = {"energy1_input": "1", "energy1_label": "Esocket0"}
     meter = opened(tmp_path, CPU, hwmon0={"name": "amd_energy"} | files)
     state = meter.availability()

@@ -109,6 +109,7 @@ def test_a_counter_that_stands_still_is_recorded_once_a_second_and_found_again()
     assert 5 <= len(still) <= 8
     assert {None} == {reading.unchanged_at_ns for reading in still}
     assert 1 == len({reading.joules for reading in still})
+    assert all(reading.same_since_ns is not None and reading.same_since_ns <= 12.1e9 for reading in still)
     assert max(spread_s(readings(events, 24.0, 30.0))) < 0.003
     assert 1 == len(periods(events))
 

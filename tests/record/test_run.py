@@ -304,7 +304,7 @@ def test_readings_from_before_movements_were_kept_can_be_read(tmp_path: Path) ->
     script.add(EnergyReading(meter="m", domain="d", at_ns=1, joules=2.5))
     script.add(PowerReading(meter="m", domain="d", at_ns=1, watts=3.5))
     lines = (script.write(tmp_path) / EVENTS_FILE).read_text(encoding="utf-8")
-    old = lines.replace(',"unchanged_at_ns":null,"range_j":null', "").replace(',"kind":null', "")
+    old = lines.replace(',"unchanged_at_ns":null,"range_j":null,"same_since_ns":null', "").replace(',"kind":null', "")
     assert len(old) < len(lines) - 40
     (tmp_path / EVENTS_FILE).write_text(old, encoding="utf-8")
     run = read_run(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -161,6 +162,9 @@ register(app)
 
 def main() -> int:
     """Run a command; a fault of the user's is one message on standard error and a documented exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding gets "?" for what it cannot show
+            stream.reconfigure(errors="replace")
     try:
         code = _invoke()
         sys.stdout.flush()

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tokbench.cli.reporting import load_results
+from tokbench.cli.reporting import load_results, refuse_twice
 from tokbench.derive.claims.evidence import load_evidence
 from tokbench.derive.claims.explain import explain
 from tokbench.derive.claims.judge import judge_claims
@@ -43,8 +43,10 @@ def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> N
     """Judge the claims that are asked for and print the verdicts.
 
     Raises:
-        SpecError: no claim has that topic or id. RecordError: a record cannot be read. DataError: a row is wrong.
+        SpecError: no claim has that topic or id, or a run is named twice. RecordError: a record cannot be read.
+        DataError: a row is wrong.
     """
+    refuse_twice(runs)
     claims = _choose(load_claims(None if asked.file is None else {str(asked.file): asked.file}), asked)
     evidence = load_evidence(load_results(runs), load_published(asked.published))
     verdicts = judge_claims(claims, evidence, datetime.datetime.now(datetime.UTC).date())
@@ -58,14 +60,22 @@ def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> N
 
 
 def _choose(claims: Sequence[ClaimRow], asked: AskedClaims) -> list[ClaimRow]:
+    if asked.topic is not None:
+        _refuse_unknown("topic", "--only", asked.topic, [claim.topic for claim in claims])
+    if asked.name is not None:
+        _refuse_unknown("claim", "--explain", asked.name, [claim.id for claim in claims])
     chosen = [c for c in claims if asked.topic in (None, c.topic) and asked.name in (None, c.id)]
-    if chosen or not claims:
-        return chosen
-    by_id = asked.name is not None
-    known = sorted({claim.id if by_id else claim.topic for claim in claims})
-    wanted = (asked.name if by_id else asked.topic) or ""
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4) or known
-    what, key = ("claim", "--explain") if by_id else ("topic", "--only")
+    if claims and not chosen:
+        message = f"the claim {asked.name!r} is not of the topic {asked.topic!r}"
+        raise SpecError(message, key="--only", fix=f"tokbench claims --explain {asked.name}")
+    return chosen
+
+
+def _refuse_unknown(what: str, key: str, wanted: str, names: Sequence[str]) -> None:
+    known = sorted(set(names))
+    if wanted in known or not known:
+        return
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6) or known
     raise SpecError(f"no such {what}: {wanted!r}", key=key, fix=f"use one of: {', '.join(near)}")
 
 
@@ -94,7 +104,13 @@ def _print_table(verdicts: Sequence[ClaimVerdict]) -> None:
     typer.echo(f"claims: {len(verdicts)}, tests: {tests}: {said}")
     for command in dict.fromkeys(command for verdict in verdicts for command in verdict.needs):
         untested = [verdict.claim.id for verdict in verdicts if command in verdict.needs]
-        typer.echo(f"to test {', '.join(untested)}: {command}")
+        typer.echo(f"to test {', '.join(untested)}: {command}{_say_absent(command)}")
+
+
+def _say_absent(command: str) -> str:
+    """Which configs of a command are not there, seen from the working folder: a command that cannot run says so."""
+    absent = [word for word in command.split() if word.endswith(".yaml") and not Path(word).exists()]
+    return f"  (not here: {', '.join(absent)})" if absent else ""
 
 
 def _fields(verdict: ClaimVerdict) -> tuple[str, ...]:

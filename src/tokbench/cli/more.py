@@ -73,7 +73,11 @@ def fit(
     """Tell whether a model fits on devices, what it would take, and the roofline. Arithmetic on datasheets alone."""
     from tokbench.cli import fitting
     from tokbench.derive.fit import Demand, Target
+    from tokbench.errors import SpecError
 
+    if target is None and (used, scaling) != (1.0, 1.0):
+        message = "--bandwidth-used and --scaling-efficiency belong to a target"
+        raise SpecError(message, key="--target-tokens-per-s", fix="name the speed per user that is wanted")
     wanted = None if target is None else Target(target, used, scaling)
     asked = fitting.Question(device, count, tuple(dtypes or ()), Demand(users, context), wanted)
     fitting.show_fit(model, asked, as_json=as_json)
@@ -90,8 +94,10 @@ def check(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: a run folder, or pytest-benchmark's JSON.")],
-    b: Annotated[Path | None, typer.Argument(metavar="B", help="What is set beside it, of the same kind.")] = None,
+    a: Annotated[Path, typer.Argument(metavar="A", help="The baseline: a run folder, or a file that import reads.")],
+    b: Annotated[
+        Path | None, typer.Argument(metavar="B", help="What is set beside it: a run folder or such a file.")
+    ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="KEY=X,Y", help="Instead of B: cells of A, by engine.mode=eager,compiled.")
     ] = None,

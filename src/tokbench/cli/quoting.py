@@ -24,7 +24,20 @@ from tokbench.units import format_number
 Form = Literal["table", "csv", "json"]
 
 _BOUNDS = {"at_least": "at least ", "at_most": "at most "}
-COLUMNS = ("vendor", "model", "metric", "value", "published", "measured by", "read", "technique", "remarks", "source")
+_TABLE_COLUMNS = 160  # below this many characters a table of eleven columns breaks its words
+COLUMNS = (
+    "vendor",
+    "model",
+    "metric",
+    "value",
+    "published",
+    "measured by",
+    "read",
+    "technique",
+    "remarks",
+    "system",
+    "source",
+)
 
 
 def show_published(asked: Selection, folder: Path | None, form: Form) -> None:
@@ -89,13 +102,32 @@ def _print_table(figures: Sequence[PublishedFigure]) -> None:
         for row in (COLUMNS, *rows):
             typer.echo("\t".join(" ".join(field.split()) for field in row))
         return
-    table = Table(title=f"{len(figures)} published figures, newest first")
+    title = f"{_count(len(figures), 'published figure')}, newest first"
+    if console.width < _TABLE_COLUMNS:
+        console.print(title)
+        for row in rows:
+            _print_block(console, row)
+        return
+    table = Table(title=title)
     for column in COLUMNS:
         is_short = column in ("metric", "value", "published")
         table.add_column(column, overflow="fold", no_wrap=is_short, justify="right" if column == "value" else "left")
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _print_block(console: Console, row: Sequence[str]) -> None:
+    """One figure over several lines: eleven columns in a narrow window would break every word."""
+    field = dict(zip(COLUMNS, row, strict=True))
+    console.print(f"\n{field['vendor']} {field['model']} {field['metric']}: {field['value']} ({field['published']})")
+    for words in (
+        f"on {field['system']}",
+        f"{field['measured by']}; {field['read']}",
+        f"technique: {field['technique']}; remarks: {field['remarks']}",
+        field["source"],
+    ):
+        console.print(f"  {words}", soft_wrap=True)
 
 
 def _fields(figure: PublishedFigure) -> tuple[str, ...]:
@@ -113,6 +145,7 @@ def _fields(figure: PublishedFigure) -> tuple[str, ...]:
         "primary" if figure.is_primary else "second-hand",
         _say_technique(figure),
         _say_remarks(figure),
+        figure.system,
         figure.source_url,
     )
 

@@ -164,12 +164,24 @@ def choose_runs(runs: Sequence[Path], *, latest: bool) -> tuple[Path, ...]:
     """The folders that were named, and the latest one if it is wanted.
 
     Raises:
-        SpecError: there is none. RecordError: there is no latest one.
+        SpecError: there is none, or one stands twice. RecordError: there is no latest one.
     """
     folders = (*runs, latest_run(Path("runs"))) if latest else tuple(runs)
     if not folders:
         raise SpecError("no run named", fix="tokbench report RUN, or tokbench report --latest")
+    refuse_twice(folders)
     return folders
+
+
+def refuse_twice(folders: Sequence[Path]) -> None:
+    """A record that is read twice would count as two.
+
+    Raises:
+        SpecError: a folder stands twice.
+    """
+    twice = [str(path) for path, count in Counter(folder.resolve() for folder in folders).items() if count > 1]
+    if twice:
+        raise SpecError(f"the same run is named twice: {', '.join(twice)}", fix="name each run once")
 
 
 def latest_run(root: Path) -> Path:

@@ -128,6 +128,10 @@ def _reason_of(cell: CellResult, metric: str) -> str:
 def _say_nothing(results: Sequence[Results]) -> str:
     cells = [cell for item in results for cell in item.cells]
     reasons = list(dict.fromkeys(cell.status_reason for cell in cells if cell.status_reason))
+    if not cells:
+        return t("Nothing was measured: no cell was planned.")
+    if len(cells) == 1 and reasons:
+        return t("No decode speed was measured in the only cell: {reason}.", reason=reasons[0])
     if not reasons:
         return t("No decode speed was measured in {count} cells.", count=len(cells))
     if len(reasons) == 1:
@@ -215,7 +219,7 @@ def _say_briefly(item: Beside | None, vendor: str) -> str:
         vendor=name,
         value=wording.say_published(figure),
         model=_model_of(figure),
-        date=figure.published,
+        date=join((figure.published, *_say_gone(figure))),
         factor=wording.say_factor(comparison),
         counts=wording.say_counts(comparison),
         likeness=_say_likeness(item, comparison),
@@ -226,10 +230,17 @@ def _model_of(figure: PublishedFigure) -> str:
     return wording.short_model(figure.model) if figure.model else t("its machine")
 
 
+def _say_gone(figure: PublishedFigure) -> list[str]:
+    """That what reached it can no longer be had: a reader of the first minute may want to buy it."""
+    until = figure.available_until
+    return [] if until is None else [t("no longer offered (until {date})", date=until)]
+
+
 def _say_figure(comparison: Comparison) -> str:
     figure = comparison.theirs
     parts = [wording.say_measurer(figure.measured_by), figure.published]
     parts += [t("with speculative decoding")] if figure.speculation not in (None, "none") else []
+    parts += _say_gone(figure)
     origin = [wording.say_site(figure.source_url)]
     origin += [] if figure.is_primary else [t("read second-hand")]
     return t(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokbench.derive import wording
 from tokbench.derive.published import MAX_OPEN, Comparison, NoComparison, PublishedFigure
 from tokbench.derive.words import SEMICOLON, join, mark, t
+from tokbench.record.facts import Agreement
 from tokbench.units import format_number, format_value, unit_of
 
 METRIC_WORDS = {
@@ -98,13 +99,30 @@ def say_percentage(harness: Comparison) -> str:
 def say_best_on_device(harness: Comparison) -> str:
     """The figure that an efficiency is a share of, with what differs."""
     figure = harness.theirs
+    said = wording.say_measurer(figure.measured_by), figure.published
     return t(
         "of {value}, the best published for this device and model ({system}; {parts}; {counts})",
         value=wording.say_published(figure),
         system=figure.system,
-        parts=join((wording.say_measurer(figure.measured_by), figure.published, *say_caveats(figure))),
+        parts=join((*said, *say_caveats(figure), *_say_load(harness))),
         counts=wording.say_counts(harness),
     )
+
+
+def _say_load(harness: Comparison) -> list[str]:
+    """That the best was had with another number of streams, or an unstated one: part of the gap may be the load's."""
+    for row in harness.differences:
+        if row.field == "concurrency" and row.theirs is None:
+            return [t("its number of streams is not stated, so that the gap may be the load's")]
+        if row.field == "concurrency" and row.agreement is Agreement.DIFFERENT:
+            return [
+                t(
+                    "with {theirs} streams, ours with {ours}: the load's share included",
+                    theirs=row.theirs,
+                    ours=row.ours,
+                )
+            ]
+    return []
 
 
 def say_caveats(figure: PublishedFigure) -> list[str]:

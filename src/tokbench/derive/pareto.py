@@ -50,9 +50,11 @@ def find_one_sided(standing: Standing) -> tuple[OneSided, ...]:
 
 
 def find_trade_offs(cells: Sequence[CellResult]) -> tuple[TradeOff, ...]:
-    """The cells that have both speeds, in their order."""
+    """The cells that have both speeds, in their order; an invalid one is no point: nothing runs at such a speed."""
     found = []
     for cell in cells:
+        if cell.validity.verdict == "invalid":
+            continue
         user, system, devices = estimate_of(cell, PER_USER), estimate_of(cell, SYSTEM), cell.conditions.device_count
         if user is not None and system is not None and devices:
             found.append(TradeOff(cell, user.value, system.value / devices))

@@ -16,6 +16,7 @@ from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import CellContext
 from tokbench.derive.metrics.roofline import is_routed
 from tokbench.derive.published import PublishedFigure, model_key
+from tokbench.derive.standing import is_cut, weigh
 from tokbench.derive.words import t
 from tokbench.record.catalog import ModelRow, load_models
 from tokbench.record.run import Run
@@ -127,6 +128,8 @@ class Outlook(NamedTuple):
     source: Source
     rows: tuple[TargetRow, ...]
     without_shape: tuple[str, ...]
+    older: tuple[str, ...] = ()
+    """Models left out for figures older than those of the MAX_TARGETS newest."""
 
 
 def project(
@@ -182,17 +185,19 @@ def devices_to_hold(shape: ModelShape, dtype: str, basis: Basis, load: Load) -> 
 def find_source(results: Sequence[Results]) -> Source | Missing:
     """The cell of one stream and one device that used most of its bandwidth; invalid and routed ones are left out.
 
-    With routed experts the bytes of a step rest on how tokens are routed, so they say little of another model.
+    A whole model with its own weights comes before cut and random ones, however much these used; a cell of too few
+    repetitions counts as it does for the best cell of a report. With routed experts the bytes of a step rest on how
+    tokens are routed, so they say little of another model.
     """
     runs = {item.name: item.run for item in results}
-    found: list[tuple[float, CellResult, Estimate]] = []
+    found: list[tuple[tuple[bool, bool, float], CellResult, Estimate]] = []
     reasons: list[str] = []
     for cell in (cell for item in results for cell in item.cells):
         ratio = cell.metrics.get("bandwidth_used_ratio")
         if isinstance(ratio, Missing):
             reasons.append(ratio.reason)
         elif ratio is not None and _is_fit(cell, runs[cell.run_name]):
-            found.append((ratio.value, cell, ratio))
+            found.append((_worth(cell, ratio), cell, ratio))
     if not found:
         why = t("no valid cell of one stream on one device has a share of the read ceiling")
         return Missing(f"{why} ({reasons[0]})" if reasons else why)
@@ -227,7 +232,8 @@ def project_targets(
         if row is not None and (figure, row) in known
         for dtype in dtypes_of(row)
     ]
-    return Outlook(source, tuple(rows), without)
+    older = tuple(row.name for figure, row in keyed if row is not None and (figure, row) not in known)
+    return Outlook(source, tuple(rows), without, older)
 
 
 def dtypes_of(row: ModelRow) -> tuple[str, ...]:
@@ -251,6 +257,11 @@ def _is_fit(cell: CellResult, run: Run) -> bool:
     is_single = conditions.static_batch == 1 and conditions.device_count == 1
     is_real = cell.validity.verdict != "invalid" and conditions.weights != "scripted"
     return is_single and is_real and not is_routed(CellContext(cell.record, run))
+
+
+def _worth(cell: CellResult, ratio: Estimate) -> tuple[bool, bool, float]:
+    is_real = cell.conditions.weights == "pretrained"
+    return not is_cut(cell), is_real, weigh(cell, ratio.value)
 
 
 def _devices(wanted_bytes_per_s: float, one_bytes_per_s: float, scaling: float) -> int:

@@ -36,7 +36,8 @@ class JoulesBeside:
 def set_joules_beside(results: Sequence[Results], figures: Sequence[PublishedFigure]) -> tuple[JoulesBeside, ...]:
     """The most economical metered cell of each run and model, beside every published figure of that model.
 
-    A figure that a later reading replaces is left out, and so is a repost.
+    One of random weights is taken only where the model's own were not metered. A figure that a later reading replaces
+    is left out, and so is a repost.
     """
     published = [row for row in figures if row.metric == JOULES and row.model is not None]
     published = [row for row in published if row.superseded_by is None and row.repeats is None]
@@ -56,9 +57,13 @@ def _most_economical(results: Sequence[Results]) -> list[tuple[CellResult, Estim
             if not isinstance(value, Estimate) or cell.validity.verdict == "invalid":
                 continue
             key = (cell.run_name, cell.conditions.model)
-            if key not in best or value.value < best[key][1].value:
+            if key not in best or _rank(cell, value) < _rank(*best[key]):
                 best[key] = (cell, value)
     return list(best.values())
+
+
+def _rank(cell: CellResult, value: Estimate) -> tuple[bool, float]:
+    return cell.conditions.weights == "random", value.value
 
 
 def _beside(cell: CellResult, value: Estimate, figure: PublishedFigure) -> JoulesBeside:

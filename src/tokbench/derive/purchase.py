@@ -8,6 +8,7 @@ from typing import Final
 from tokbench.derive import wording
 from tokbench.derive.decision import Decision, DecisionRow
 from tokbench.derive.decision.answers import Outcome
+from tokbench.derive.decision.sweeps import Workload
 from tokbench.derive.words import SEMICOLON, join, mark, t
 from tokbench.units import format_number
 
@@ -24,15 +25,39 @@ def say_purchase(decision: Decision) -> str:
     workload = decision.headline
     if workload is None:
         return t("For a purchase: no decision, for want of a measured cell with weights of a real model.")
-    model = wording.short_model(workload.model)
+    what = _say_what(workload)
+    ttft = format_number(decision.of(workload)[0].answer.promise.ttft_s, 1)
     rows = join((_say_row(row) for row in decision.of(workload)), SEMICOLON)
     if workload.load_kind == "static_batch":
         return t(
-            "For a purchase ({model}, an upper bound without queueing), tokens/s per user hold as follows: {rows}.",
-            model=model,
+            "For a purchase ({what}; TTFT p95 of at most {ttft} s; an upper bound without queueing), tokens/s per user "
+            "hold as follows: {rows}.",
+            what=what,
+            ttft=ttft,
             rows=rows,
         )
-    return t("For a purchase ({model}, under load), tokens/s per user hold as follows: {rows}.", model=model, rows=rows)
+    return t(
+        "For a purchase ({what}; TTFT p95 of at most {ttft} s; under load), tokens/s per user hold as follows: {rows}.",
+        what=what,
+        ttft=ttft,
+        rows=rows,
+    )
+
+
+def _say_what(workload: Workload) -> str:
+    """The model, the lengths and the box: with another of them the same promise may end elsewhere."""
+    model, box = wording.short_model(workload.model), workload.hardware or t("unknown hardware")
+    if workload.device_count not in (None, 1):
+        box = t("{count} of {name}", count=workload.device_count, name=box)
+    if workload.prompt_tokens is None:
+        return t("{model}, prompts of their own, on {box}", model=model, box=box)
+    return t(
+        "{model}, {prompt} prompt + {output} output tokens, on {box}",
+        model=model,
+        prompt=workload.prompt_tokens,
+        output=workload.output_tokens,
+        box=box,
+    )
 
 
 def _say_row(row: DecisionRow) -> str:

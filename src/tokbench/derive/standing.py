@@ -132,8 +132,8 @@ def is_cut(cell: CellResult) -> bool:
 def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
     """The cell with the highest value; None where no cell has the metric.
 
-    An invalid cell is taken only where there is no other, one of too few repetitions only where it leads by FEW_LEAD;
-    any other doubt is told beside the number and chooses nothing.
+    An invalid cell is taken only where there is no other, so is one of random weights. One of too few repetitions comes
+    first only where it leads by FEW_LEAD; any other doubt is told beside the number and chooses nothing.
     """
     rated = [(cell, value) for cell in cells if isinstance(value := cell.metrics.get(metric), Estimate)]
     if not rated:
@@ -141,9 +141,13 @@ def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
     return max(rated, key=lambda pair: _rank(pair[0], pair[1].value))[0]
 
 
-def _rank(cell: CellResult, value: float) -> tuple[bool, float]:
-    has_few = Code.TOO_FEW_REPETITIONS in cell.validity.reasons
-    return cell.validity.verdict != "invalid", value / FEW_LEAD if has_few else value
+def _rank(cell: CellResult, value: float) -> tuple[bool, bool, float]:
+    return cell.validity.verdict != "invalid", cell.conditions.weights != "random", weigh(cell, value)
+
+
+def weigh(cell: CellResult, value: float) -> float:
+    """The value as it counts where cells are ranked: less by FEW_LEAD where too few repetitions hold it up."""
+    return value / FEW_LEAD if Code.TOO_FEW_REPETITIONS in cell.validity.reasons else value
 
 
 def estimate_of(cell: CellResult | None, metric: str) -> Estimate | None:

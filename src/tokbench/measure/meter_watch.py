@@ -50,7 +50,7 @@ class MeterWatch:
 
     def periods_s(self) -> list[float]:
         """The periods that are known by now."""
-        found = [predictor.period_ns for predictor in self._predictors.values()]
+        found = [predictor.period_ns for predictor in list(self._predictors.values())]  # of another thread
         return [period_ns * 1e-9 for period_ns in found if period_ns is not None]
 
     def due_ns(self, now_ns: int, ready_ns: int, *, is_dense: bool) -> int:
@@ -109,7 +109,7 @@ class MeterWatch:
         kept = predictor.see(reading.at_ns, reading.joules, cost_s, is_dense=is_dense)
         events: list[Event] = []
         if kept is not None:
-            events.append(reading.model_copy(update={"unchanged_at_ns": kept.unchanged_at_ns}))
+            events.append(reading.model_copy(update=kept._asdict()))
         if predictor.period_ns is not None:
             period_s, told_s = predictor.period_ns * 1e-9, self._told_s.get(key)
             if told_s is None or abs(period_s / told_s - 1) > TOLD_AGAIN:

@@ -43,6 +43,8 @@ class Kept(NamedTuple):
 
     unchanged_at_ns: int | None
     """As in `EnergyReading`."""
+    same_since_ns: int | None = None
+    """As there."""
 
 
 class ReadAllowance:
@@ -72,7 +74,7 @@ class TickPredictor:
         self.changes = 0
         """Movements that the period was taken from."""
         self._last: tuple[int, float] | None = None
-        self._kept_at_ns = 0
+        self._kept_at_ns = self._shown_at_ns = 0
         self._aim_ns: float | None = None
         self._seek(FIRST_GAP_NS)
 
@@ -114,9 +116,10 @@ class TickPredictor:
         """
         before, self._last = self._last, (at_ns, joules)
         if before is None:
-            self._kept_at_ns = at_ns
+            self._kept_at_ns = self._shown_at_ns = at_ns
             return Kept(None)
         moved, period_ns = joules != before[1], self.period_ns
+        self._shown_at_ns = at_ns if moved else self._shown_at_ns
         self._paid_s += cost_s
         if period_ns is None:
             self._search(before[0], at_ns, moved)
@@ -126,7 +129,7 @@ class TickPredictor:
         if not (is_close or (moved and not is_dense) or at_ns - self._kept_at_ns >= HEARTBEAT_NS):
             return None
         self._kept_at_ns = at_ns
-        return Kept(before[0] if is_close else None)
+        return Kept(before[0] if is_close else None, None if moved else self._shown_at_ns)
 
     def _search(self, before_ns: int, at_ns: int, moved: bool) -> None:
         if self._since_ns is None:

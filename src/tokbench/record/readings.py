@@ -25,6 +25,8 @@ class EnergyReading(Frozen):
     reading that shows no change, and where the one before lies too far back to say anything."""
     range_j: float | None = None
     """Where the counter begins again at zero; None where it is not known to."""
+    same_since_ns: int | None = None
+    """The first reading that showed this value, where that was an earlier one: the counter moved not after it."""
 
 
 class CounterPeriod(Frozen):

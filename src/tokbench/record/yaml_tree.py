@@ -100,7 +100,7 @@ class _Builder:
                 "the file grows without bound through aliases or nesting",
                 file=self.file,
                 line=line,
-                fix=f"keep it below {MAX_NODES} values and {MAX_DEPTH} levels",
+                fix=f"keep it below {MAX_NODES} values and {MAX_DEPTH} levels; put a long list into several files",
             )
         self.lines.setdefault(place, line)
         if isinstance(node, yaml.MappingNode):

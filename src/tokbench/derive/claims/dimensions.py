@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -136,13 +137,15 @@ def read_unit(text: str) -> ReadUnit:
             size, powers = _read_word(word, text)
             factor *= size**sign
             dimension = dimension.times(_dimension(powers), sign)
+    if not math.isfinite(factor):
+        raise ValueError(f"{text!r} is a unit without a size")
     return ReadUnit(factor, dimension)
 
 
 def _read_word(word: str, text: str) -> tuple[float, Powers]:
     if word in _WHOLE:
         return _WHOLE[word]
-    if number := _NUMBER.fullmatch(word):
+    if (number := _NUMBER.fullmatch(word)) and float(number[1]) > 0:
         return float(number[1]) * (_PREFIXES[number[2]] if number[2] else 1.0), {}
     if found := _read_scaled(word):
         return found

@@ -55,7 +55,10 @@ def _lines(verdict: ClaimVerdict) -> Iterator[Line]:
             yield Line(1, t("beside it, deciding nothing: {name}", name=name))
             yield from _input_lines(item, 2)
     yield Line(1, t("strongest argument against: {text}", text=say_against(claim)))
-    yield Line(1, t("rules before: {why}", why=claim.rules_before.why))
+    before = claim.rules_before
+    yield Line(1, t("rules before: supported if {supports}", supports=before.supports_if))
+    yield Line(1, t("rules before: refuted if {refutes}", refutes=before.refutes_if))
+    yield Line(1, t("repaired because: {why}", why=before.why))
 
 
 def _part_lines(part: PartVerdict, verdict: ClaimVerdict) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
@@ -17,6 +18,7 @@ from tokbench.derive.claims.dimensions import PLAIN, Dimension, read_unit
 from tokbench.derive.claims.functions import FUNCTIONS
 from tokbench.derive.claims.values import (
     Bounds,
+    Lacking,
     Number,
     Quantity,
     RuleError,
@@ -32,6 +34,8 @@ MAX_LENGTH: Final = 2_000
 """Characters of one expression: a rule is a line, and deeper nesting than this can hold is nobody's rule."""
 MAX_DEPTH: Final = 60
 LARGEST: Final = 1e100
+LARGEST_POWER: Final = 12
+"""Of a number with a unit: beyond it no unit has a meaning."""
 WITH_UNIT: Final = "q"
 RESERVED: Final = frozenset({*FUNCTIONS, WITH_UNIT, "and", "or", "not"})
 
@@ -219,14 +223,32 @@ def _unary(node: ast.UnaryOp, scope: Mapping[str, Value]) -> Value:
 def _binary(node: ast.BinOp, scope: Mapping[str, Value]) -> Number:
     left, right = _number(node.left, scope), _number(node.right, scope)
     if isinstance(node.op, ast.Pow):
-        return combine(intervals.power, _power_dimension(node, left, right), left, right)
+        return _defined(node, intervals.power, _power_dimension(node, left, right), left, right)
     if type(node.op) in _PRODUCTS:
         function, sign = _PRODUCTS[type(node.op)]
-        return combine(function, left.dimension.times(right.dimension, sign), left, right)
+        return _defined(node, function, left.dimension.times(right.dimension, sign), left, right)
     if left.dimension != right.dimension:
         sides = " and ".join(side.dimension.symbol or "a plain number" for side in (left, right))
         raise RuleError(f"`{ast.unparse(node)}` adds up {sides}")
-    return combine(_SUMS[type(node.op)], left.dimension, left, right)
+    return _defined(node, _SUMS[type(node.op)], left.dimension, left, right)
+
+
+def _defined(node: ast.expr, function: Bounds, dimension: Dimension, *operands: Number) -> Number:
+    """Combine numbers; what has no value is said with the place, and is an error where no evidence could change it."""
+
+    def named(*each: intervals.Interval) -> intervals.Interval:
+        try:
+            return function(*each)
+        except intervals.UndefinedError as error:
+            raise intervals.UndefinedError(f"`{ast.unparse(node)}`: {error}") from None
+
+    is_zero = isinstance(operands[-1], Quantity) and not operands[-1].rests and operands[-1].interval.mid == 0
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and is_zero:
+        raise RuleError(f"`{ast.unparse(node)}` divides by zero")
+    found = combine(named, dimension, *operands)
+    if isinstance(found, Lacking) and all(isinstance(item, Quantity) and not item.rests for item in operands):
+        raise RuleError("; ".join(cause.reason for cause in found.causes))
+    return found
 
 
 def _power_dimension(node: ast.BinOp, base: Number, exponent: Number) -> Dimension:
@@ -235,7 +257,12 @@ def _power_dimension(node: ast.BinOp, base: Number, exponent: Number) -> Dimensi
     if base.dimension == PLAIN:
         return PLAIN
     if isinstance(exponent, Quantity) and exponent.interval.is_point and not exponent.rests:
-        return base.dimension.to(Fraction(exponent.interval.mid).limit_denominator(6))
+        share = Fraction(exponent.interval.mid).limit_denominator(6)
+        if abs(share) > LARGEST_POWER or not math.isclose(share, exponent.interval.mid, rel_tol=1e-9):
+            raise RuleError(
+                f"`{ast.unparse(node)}`: no unit has such a power; write one of at most {LARGEST_POWER}, e.g. 2 or 0.5"
+            )
+        return base.dimension.to(share)
     raise RuleError(
         f"`{ast.unparse(node)}`: the exponent of a number in {base.dimension.symbol} must be a plain number"
     )

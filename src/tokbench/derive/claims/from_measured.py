@@ -57,6 +57,8 @@ def resolve_measured(name: str, row: Input, evidence: Evidence) -> Resolved:
     metric, unit_text = _metric(asked, evidence)
     unit = unit_or_fault("1" if asked.pick == "count" else unit_text)
     found, left_out = _select(asked, metric, evidence)
+    if unit.dimension != PLAIN and not isinstance(found, str):
+        found = _of_one_device(asked, found)
     value: Value
     if isinstance(found, str):
         value = Lacking(unit.dimension, asked.by, frozenset({Cause(name, found, row.can_be_had)}))
@@ -99,6 +101,14 @@ def _select(asked: MeasuredInput, metric: str, evidence: Evidence) -> tuple[list
     if metric in evidence.awaited:
         return t("no version of tokbench computes {metric} yet", metric=metric), ()
     return t("no record that was given has such a cell"), ()
+
+
+def _of_one_device(asked: MeasuredInput, found: list[_Found]) -> list[_Found] | str:
+    """A sweep of times, bytes or joules is of one device: along cells of two it would tell the devices apart."""
+    devices = sorted({one.cell.conditions.hardware for one in found if one.cell.conditions.hardware is not None})
+    if asked.by in (None, "run", "hardware", BY_CELL) or len(devices) < 2:
+        return found
+    return t("cells of several devices ({devices}) are no one series: give records of one", devices=", ".join(devices))
 
 
 def field_of(result: Results, cell: CellResult, field: str) -> object:

@@ -129,7 +129,8 @@ def _of_group(group: EvidenceGroup) -> Interval:
 
 
 def _of_figure(figure: PublishedFigure) -> Interval:
-    return Interval(figure.value_low or figure.value, figure.value, figure.value_high or figure.value)
+    low = figure.value if figure.value_low is None else figure.value_low
+    return Interval(low, figure.value, figure.value if figure.value_high is None else figure.value_high)
 
 
 def _rests(name: str, groups: Sequence[EvidenceGroup]) -> Rests:

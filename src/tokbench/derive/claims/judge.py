@@ -5,6 +5,7 @@ No claim is known by name here, and no verdict is stored anywhere: the rows hold
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,13 @@ from tokbench.derive.claims.rules import Rules
 from tokbench.derive.claims.truths import least_sources
 from tokbench.derive.claims.values import Rest, Rests, State, Truth
 from tokbench.derive.claims.verdicts import Because, ClaimVerdict, Contrast, Outcome, PartVerdict, Strength
+from tokbench.derive.published.systems import model_key
 from tokbench.record.facts import Agreement, Conditions, differences
 
 ENOUGH_SOURCES: Final = 2
 """One source may be wrong alone, or be the one that profits: a firm verdict asks for a second that is independent."""
 
+_CONDITIONS: Final = frozenset(field.name for field in dataclasses.fields(Conditions))
 _SCALES: Final = {
     "at-scale": Strength.MEASURED_AT_SCALE,
     "small": Strength.MEASURED_SMALL,
@@ -49,7 +52,9 @@ def judge(claim: ClaimRow, inputs: Mapping[str, Resolved], today: datetime.date)
     used = _used_sources(inputs, rests)
     labels = dict.fromkeys(label for _, source in used for label in source.labels)
     strength = _strength(inputs, rests, used)
-    return ClaimVerdict(claim, combine_outcomes(parts), parts, inputs, strength, tuple(labels), _contrasts(used))
+    return ClaimVerdict(
+        claim, combine_outcomes(parts), parts, inputs, strength, tuple(labels), _contrasts(inputs, used)
+    )
 
 
 def combine_outcomes(parts: Sequence[PartVerdict]) -> Outcome:
@@ -102,6 +107,8 @@ def _undecided(truths: Sequence[Truth]) -> tuple[Outcome, Because]:
     causes = [cause for truth in truths if truth.state is State.UNDECIDED for cause in truth.causes]
     if any(cause.can_be_had for cause in causes):
         return Outcome.UNTESTED, Because.NOT_TESTED
+    if causes and all(cause.input is None for cause in causes):
+        return Outcome.OPEN, Because.UNDEFINED
     return Outcome.OPEN, Because.NO_EVIDENCE if causes else Because.STRADDLES
 
 
@@ -138,15 +145,36 @@ def _strength(inputs: Mapping[str, Resolved], rests: Rests, used: Sequence[tuple
     return max(found, key=order.index, default=Strength.ARITHMETIC)
 
 
-def _contrasts(used: Sequence[tuple[str, Source]]) -> tuple[Contrast, ...]:
-    """Every two inputs with conditions, and the fields in which they differ or do not say."""
+def _shared_axis(one: Resolved, other: Resolved) -> str | None:
+    """The condition by which both are series; None where they have none in common."""
+    rows = [item.row.published or item.row.measured for item in (one, other)]
+    axes = [None if row is None else row.by for row in rows]
+    return axes[0] if axes[0] == axes[1] and axes[0] in _CONDITIONS else None
+
+
+def _key(conditions: Conditions, axis: str) -> str:
+    value = str(dataclasses.asdict(conditions)[axis])
+    return model_key(value) if axis == "model" else value
+
+
+def _contrasts(inputs: Mapping[str, Resolved], used: Sequence[tuple[str, Source]]) -> tuple[Contrast, ...]:
+    """Every two inputs with conditions, and the fields in which they differ or do not say.
+
+    Two series by one condition meet key by key, so that only their entries of one key are set side by side.
+    """
     conditions: dict[str, list[Conditions]] = {}
     for name, source in used:
         if source.conditions is not None:
             conditions.setdefault(name, []).append(source.conditions)
     found = []
     for (one, ours), (other, theirs) in itertools.combinations(conditions.items(), 2):
-        rows = [row for mine, yours in itertools.product(ours, theirs) for row in differences(mine, yours)]
+        axis = _shared_axis(inputs[one], inputs[other])
+        rows = [
+            row
+            for mine, yours in itertools.product(ours, theirs)
+            if axis is None or _key(mine, axis) == _key(yours, axis)
+            for row in differences(mine, yours)
+        ]
         different = tuple(dict.fromkeys(row.field for row in rows if row.agreement is Agreement.DIFFERENT))
         unknown = (row.field for row in rows if row.agreement is Agreement.UNKNOWN and row.field not in different)
         found.append(Contrast(one, other, different, tuple(dict.fromkeys(unknown))))

@@ -43,6 +43,9 @@ class Rules:
         return frozenset(found)
 
     def _check_names(self, row: ClaimRow, where: str) -> None:
+        for field, rule in (("supports_if", self.supports), ("refutes_if", self.refutes)):
+            if not self.inputs_of(rule):
+                raise fault(row, f"{where}{field}", "it names no input, so that no evidence could ever change it")
         known = {name for name, item in row.inputs.items() if item.decides}
         for name, step in self.steps.items():
             if name in row.inputs or name in RESERVED:

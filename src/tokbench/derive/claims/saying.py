@@ -35,6 +35,7 @@ BECAUSE: Final = {
     Because.ONE_SOURCE: mark("a rule holds, but rests on a single independent source"),
     Because.STRADDLES: mark("an interval straddles a bound"),
     Because.NO_EVIDENCE: mark("evidence that the rules need does not exist yet, or not here"),
+    Because.UNDEFINED: mark("an operation of the rules has no value on these numbers"),
     Because.NOT_TESTED: mark("an input that can be had is missing"),
     Because.DEADLINE: mark("the day that it speaks of has not passed"),
 }
@@ -50,6 +51,18 @@ LABELS: Final = {
     "random weights": mark("random weights"),
     "replay weights": mark("replayed"),
 }
+
+
+STEP_UNITS: Final = {
+    "s": ((31_557_600.0, "years"), (86_400.0, "days"), (0.0, "s")),
+    "B": ((1e9, "GB"), (1e6, "MB"), (1.0, "B"), (0.0, "bit")),
+    "B/s": ((1e9, "GB/s"), (1e6, "MB/s"), (0.0, "B/s")),
+    "B/token": ((1e9, "GB/token"), (1e6, "MB/token"), (0.0, "B/token")),
+    "USD/J": ((0.0, "USD/kWh"),),
+}
+"""Units by the size from which a step is said in them, the largest first: nobody reads years in seconds."""
+CALENDAR: Final = (1_900.0, 2_100.0)
+"""Years between these are dates, and are written without separators."""
 
 
 def say_outcome(outcome: Outcome) -> str:
@@ -121,7 +134,7 @@ def say_briefly(item: Resolved) -> str:
 
 def say_source(source: Source) -> str:
     """Where one number came from, with its date and what must be known of it."""
-    parts = [source.name]
+    parts = [source.name.rstrip(".")]
     if source.interval is not None:
         parts.append(_write(source.interval, source.unit))
     if source.by is not None and source.by != source.name:
@@ -152,12 +165,21 @@ def _say_lacking() -> str:
 
 def _say_interval(interval: Interval, unit: str | None, symbol: str) -> str:
     if unit is None:
-        return _write(interval, symbol)
-    factor = read_unit(unit).factor
+        unit = _readable(interval, symbol)
+    factor = read_unit(unit).factor if unit else 1.0
     return _write(Interval(*(end / factor for end in interval)), unit)
 
 
+def _readable(interval: Interval, symbol: str) -> str:
+    """The unit in which a step of a rule is said: the base unit, or one of its kind that suits the size."""
+    size = max(abs(interval.low), abs(interval.high))
+    fitting = (unit for at_least, unit in STEP_UNITS.get(symbol, ()) if size >= at_least)
+    return next(fitting, symbol)
+
+
 def _write(interval: Interval, unit: str) -> str:
+    if unit == "year" and interval.is_point and CALENDAR[0] <= interval.mid <= CALENDAR[1]:
+        return t("the year {year}", year=f"{interval.mid:.0f}")
     shown = "" if unit in ("1", "") else unit
     mid = f"{format_number(interval.mid, 4)} {shown}".strip()
     if interval.is_point:

@@ -43,6 +43,7 @@ class Because(enum.Enum):
     ONE_SOURCE = "one-source"
     STRADDLES = "straddles"
     NO_EVIDENCE = "no-evidence"
+    UNDEFINED = "undefined"
     NOT_TESTED = "not-tested"
     DEADLINE = "deadline"
 

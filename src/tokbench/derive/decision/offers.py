@@ -17,6 +17,7 @@ from tokbench.derive.decision.sweeps import Workload
 from tokbench.derive.evaluate import Missing, Results
 from tokbench.derive.published import SIZE_CLASS, Match, PublishedFigure, PublishedRange, first_day, model_key
 from tokbench.derive.published.periods import TAILS, find_range
+from tokbench.derive.wording import say_vendor
 from tokbench.derive.words import t
 from tokbench.stats import Estimate
 from tokbench.units import USD_PER_MILLION
@@ -59,7 +60,7 @@ def price_day(results: Sequence[Results], figures: Sequence[PublishedFigure]) ->
     """The day that counts as today; see the module's head."""
     days = [item.run.header.utc[:10] for item in results]
     days += [figure.read_on for figure in figures if figure.metric in (PRICE_IN, PRICE_OUT)]
-    return max(map(datetime.date.fromisoformat, days))
+    return max(map(first_day, days))
 
 
 def find_offers(
@@ -132,15 +133,16 @@ class _Market:
 
     def nearest_of(self, vendor: str) -> Offer | NoOffer:
         """The vendor's offer of our model, else of the model nearest in size; of one model the newest price."""
+        name = say_vendor(vendor)
         rows = [figure for figure in self._figures if figure.vendor == vendor]
         prices = [figure for figure in rows if figure.metric == PRICE_OUT]
         on_sale = [price for price in prices if is_on_sale(price, rows, self._today)]
         if not on_sale:
-            known = t("no model of {vendor} with a known price is on sale any more", vendor=vendor)
-            return NoOffer(vendor, known if prices else t("no price of {vendor} is known", vendor=vendor))
+            known = t("no model of {vendor} with a known price is on sale any more", vendor=name)
+            return NoOffer(vendor, known if prices else t("no price of {vendor} is known", vendor=name))
         price = min(on_sale, key=self._distance)
         if self._match(price) is None:
-            return NoOffer(vendor, t("no price of {vendor} is of a model whose size is known", vendor=vendor))
+            return NoOffer(vendor, t("no price of {vendor} is of a model whose size is known", vendor=name))
         return self._offer(price, rows)
 
     def _distance(self, price: PublishedFigure) -> tuple[bool, float, int, bool, str]:
@@ -193,7 +195,8 @@ class _Market:
         """
         prompt, output = self._workload.prompt_tokens, self._workload.output_tokens
         if entry is None:
-            return Missing(t("no price of {vendor} for input tokens of this model is known", vendor=price.vendor))
+            name = say_vendor(price.vendor)
+            return Missing(t("no price of {vendor} for input tokens of this model is known", vendor=name))
         if prompt is None or output is None:
             return Missing(t("the prompt length is not fixed"))
         weight = prompt / output

@@ -234,8 +234,9 @@ class _Desk:
         if unclear is not None:
             return command_again(self._run, unclear)
         if found.outcome is Outcome.NOT_MEASURED:
-            first = next((cell for sweep in self._sweeps for cell in sweep.cells), None)
-            return None if first is None else command_at(self._run, first, [1])
+            first = min((cell for sweep in self._sweeps for cell in sweep.cells), key=lambda one: users_of(one) or 0)
+            is_too_large = found.why_not is Edge.MEMORY and users_of(first) == 1
+            return None if is_too_large else command_at(self._run, first, [1])
         if limit is None or cell is None or limit.why not in (Edge.NOT_MEASURED, Edge.FAILED, Edge.INVALID):
             return None
         users = users_of(cell)

@@ -23,7 +23,10 @@ SILENT_S = 1.5
 CLOSE_FACTOR = 2.0
 """A tick whose error is above so many times the usual one was not seen closely."""
 WRAP_SHARE = 0.5
-"""A fall by more than this share of the range is a wrap, a smaller one is a counter that went backwards."""
+"""A fall by less than this share of the range is no wrap but a counter that went backwards."""
+WRAP_POWER = 5.0
+"""Neither is one across which more power than so many times the highest seen would have been drawn: a counter that was
+set back to zero."""
 
 
 class Tick(NamedTuple):
@@ -64,24 +67,43 @@ def unwrap(readings: Sequence[EnergyReading]) -> list[float]:
         UndefinedError: the counter went backwards.
     """
     joules, added = [reading.joules for reading in readings[:1]], 0.0
+    shown_at_ns = readings[0].at_ns if readings else 0
+    most_w = _most_w(readings)
     for before, now in itertools.pairwise(readings):
         fall = before.joules - now.joules
         if fall > 0:
-            if now.range_j is None or fall < WRAP_SHARE * now.range_j:
+            seconds = (now.at_ns - shown_at_ns) * NS
+            if now.range_j is None or not _is_wrap(fall, now.range_j, seconds, most_w):
                 raise UndefinedError(
                     t("the counter went backwards by {fall_j} J within the window", fall_j=f"{fall:.4g}")
                 )
             added += now.range_j
+        shown_at_ns = now.at_ns if fall else shown_at_ns
         joules.append(now.joules + added)
     return joules
+
+
+def _most_w(readings: Sequence[EnergyReading]) -> float | None:
+    """The highest power between neighbouring readings; None where none shows any."""
+    pairs = itertools.pairwise(readings)
+    rises = [(now.joules - before.joules, (now.at_ns - before.at_ns) * NS) for before, now in pairs]
+    return max((rise_j / seconds for rise_j, seconds in rises if rise_j > 0 and seconds > 0), default=None)
+
+
+def _is_wrap(fall_j: float, range_j: float, seconds: float, most_w: float | None) -> bool:
+    """Whether a fall is a counter that began again; `seconds`: since the value before was first shown."""
+    is_likely = most_w is None or range_j - fall_j <= WRAP_POWER * most_w * seconds
+    return fall_j >= WRAP_SHARE * range_j and is_likely
 
 
 def find_ticks(readings: Sequence[EnergyReading], period_s: float | None) -> list[Tick]:
     """The moves of the counter that the readings show.
 
     A value read at `at_ns` came up after the last poll that saw the one before, and no longer ago than one period:
-    the tick is put in the middle of that stretch, its error is half of it and half of the time that reading took. Where
-    that time is not recorded the error is not known whole: the tick is marked, and bounds nothing.
+    the tick is put in the middle of that stretch, its error is half of it and half of the time that reading took. A
+    value that an earlier reading had shown already (`same_since_ns`) came up before that one, and is no tick if it has
+    stood for longer than a period: a counter that halts tells nothing of when it last moved. Where the time that a
+    reading took is not recorded the error is not known whole: the tick is marked, and bounds nothing.
 
     Raises:
         UndefinedError: the counter went backwards.
@@ -92,13 +114,15 @@ def find_ticks(readings: Sequence[EnergyReading], period_s: float | None) -> lis
         if joules == before:
             continue
         before = joules
+        shown_at_ns = reading.at_ns if reading.same_since_ns is None else reading.same_since_ns
         since = [] if reading.unchanged_at_ns is None else [float(reading.unchanged_at_ns)]
-        since += [] if period_s is None else [reading.at_ns - period_s / NS]
-        if since:
-            half_ns = (reading.at_ns - max(since)) / 2
-            took_s = reading.read_s
+        since += [] if period_s is None else [shown_at_ns - period_s / NS]
+        stood_s = (reading.at_ns - shown_at_ns) * NS
+        if since and (period_s is None or stood_s <= period_s):
+            half_ns = (shown_at_ns - max(since)) / 2
+            took_s = reading.read_s if shown_at_ns == reading.at_ns else None
             error_s = half_ns * NS + (0.0 if took_s is None else took_s / 2)
-            ticks.append(Tick(reading.at_ns - half_ns, error_s, joules, is_bounded=took_s is not None))
+            ticks.append(Tick(shown_at_ns - half_ns, error_s, joules, is_bounded=took_s is not None))
     return ticks
 
 
@@ -138,6 +162,8 @@ def check_alive(readings: Sequence[EnergyReading], period_s: float | None, end_a
         return
     still_s, since = 0.0, readings[0]
     for now in readings[1:]:
+        if now.same_since_ns is not None:
+            still_s = max(still_s, (now.at_ns - max(now.same_since_ns, readings[0].at_ns)) * NS)
         if now.joules == since.joules:
             still_s = max(still_s, (now.at_ns - since.at_ns) * NS)
         else:

@@ -13,6 +13,7 @@ from tokbench.derive.energy.windows import Frame, Span, Without, add_spans, meas
 from tokbench.derive.energy.work import Work, output_work, prompt_work, request_work, steady_window
 from tokbench.derive.repetitions import UndefinedError
 from tokbench.derive.words import t
+from tokbench.record.facts import DeviceFacts
 from tokbench.record.observations import MeterOpened, WindowKind
 from tokbench.record.run import CellRecord, Run, Trial
 
@@ -188,9 +189,9 @@ class _Reader:
 
     def row(self, trial: Trial, group: Group) -> EnergyRow:
         idle = self._try(lambda: self._idle(trial, group))
-        output = self._try(lambda: self._add(group, self._output_frame(trial), idle))
-        prefill = self._try(lambda: self._add(group, self._prefill_frame(trial), idle))
-        limits = [self._limit_w(domain) for domain in group.domains]
+        output = self._try(lambda: self._add(group, self._output_frame(trial), idle, trial.device))
+        prefill = self._try(lambda: self._add(group, self._prefill_frame(trial), idle, trial.device))
+        limits = [self._limit_w(domain, trial.device) for domain in group.domains]
         known = [limit for limit in limits if limit is not None]
         limit_w = sum(known) if len(known) == len(limits) else None
         started = trial.started
@@ -204,17 +205,17 @@ class _Reader:
         except UndefinedError as undefined:
             return Without(str(undefined))
 
-    def _add(self, group: Group, frame: Frame, idle: Span | Without) -> Span:
+    def _add(self, group: Group, frame: Frame, idle: Span | Without, seen: DeviceFacts | None) -> Span:
         alone = isinstance(idle, Span) and len(group.domains) == 1
         floor_w = idle.mean_w if isinstance(idle, Span) and alone else None
-        return add_spans([self._measure(domain, frame._replace(idle_w=floor_w)) for domain in group.domains])
+        return add_spans([self._measure(domain, frame._replace(idle_w=floor_w), seen) for domain in group.domains])
 
-    def _measure(self, domain: MeterOpened, frame: Frame) -> Span:
+    def _measure(self, domain: MeterOpened, frame: Frame, seen: DeviceFacts | None) -> Span:
         source = (domain.meter, domain.domain)
         frame = frame._replace(
             has_counter=source in self._counted,
             is_lost=source in self._lost,
-            limit_w=self._limit_w(domain),
+            limit_w=self._limit_w(domain, seen),
         )
         try:
             return measure_span(self._run, source, frame)
@@ -222,7 +223,11 @@ class _Reader:
             why = f"; {self._lost[source]}" if source in self._lost else ""
             raise UndefinedError(f"{domain.meter} {domain.domain}: {undefined}{why}") from None
 
-    def _limit_w(self, domain: MeterOpened) -> float | None:
+    def _limit_w(self, domain: MeterOpened, seen: DeviceFacts | None) -> float | None:
+        """As read last before the trial (`seen`): a resumed run may find another limit, and opens its meters anew."""
+        is_it = seen is not None and seen.uuid is not None and seen.uuid == domain.device_uuid
+        if seen is not None and is_it and domain.scope == "board" and seen.power_limit_w is not None:
+            return seen.power_limit_w
         device = self._run.device
         beside = device.power_limit_w if device is not None and domain.scope == "board" else None
         return domain.power_limit_w if domain.power_limit_w is not None else beside
@@ -235,7 +240,7 @@ class _Reader:
             raise UndefinedError(t("no idle window was held with the model loaded"))
         frame = Frame(window.opened.at_ns, window.closed.at_ns, None, boot=boot)
         try:
-            return add_spans([self._measure(domain, frame) for domain in group.domains])
+            return add_spans([self._measure(domain, frame, trial.device) for domain in group.domains])
         except UndefinedError as undefined:
             integrated = self._try(lambda: self._integrate_idle(group, frame))
             if isinstance(integrated, Without):

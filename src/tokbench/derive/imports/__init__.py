@@ -83,7 +83,7 @@ def read_imported(path: Path, kind: str | None = None, given: Conditions = NOTHI
 
 
 def _unknown(rows: Rows, path: Path, known: dict[str, ImportPlug]) -> DataError:
-    fix = f"name a run folder of tokbench, or a JSON file of: {', '.join(known)}"
+    fix = f"give a JSON file of: {', '.join(known)}; a run of tokbench is compared as the folder that it is"
     if rows and {"schema", "cells", "run"} <= rows[0].keys():
         fix = f"this is tokbench's own summary; name the run folder that it lies in: {path.parent}"
     return DataError("JSON, but not the results of a tool that is known here", file=str(path), fix=fix)

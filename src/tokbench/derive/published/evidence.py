@@ -60,8 +60,11 @@ class Conflict:
 
 
 def measuring_party(figure: PublishedFigure) -> str:
-    """Who stands behind a figure: the vendor, a named measurer, or, for an unnamed one, the place where it writes."""
-    if figure.measured_by == "vendor":
+    """Who stands behind a figure: the vendor, a named measurer, or, for an unnamed one, the place where it writes.
+
+    A price is the vendor's own statement, whoever copied it: nobody measures what somebody asks for.
+    """
+    if figure.measured_by == "vendor" or figure.metric.startswith("price_"):
         return figure.vendor
     if figure.measurer is not None:
         return figure.measurer

@@ -193,34 +193,57 @@ def load_published(folder: Path | None = None) -> tuple[PublishedFigure, ...]:
     if folder is not None:
         if not folder.is_dir():
             raise DataError("no such folder", file=str(folder), fix="give a folder that holds YAML files of figures")
+        if not any(_is_sheet(file) for file in folder.iterdir()):
+            raise DataError("no YAML file in it", file=str(folder), fix="its figures stand in files *.yaml or *.yml")
         folders.append(folder)
     figures: dict[str, PublishedFigure] = {}
     files: dict[str, str] = {}
     for file in (file for place in folders for file in sorted(place.iterdir())):
-        is_sheet = file.name.endswith((".yaml", ".yml"))
-        for figure in read_sheet(file, "figures", PublishedFigure) if is_sheet else ():
+        for figure in read_sheet(file, "figures", PublishedFigure) if _is_sheet(file) else ():
             if figure.id in figures:
-                raise DataError(f"stands already in {files[figure.id]}", file=str(file), row=figure.id, field="id")
+                message, fix = f"stands already in {files[figure.id]}", "give the row another id"
+                raise DataError(message, file=str(file), row=figure.id, field="id", fix=fix)
             figures[figure.id], files[figure.id] = figure, str(file)
     _check_names(figures, files)
     return tuple(figures.values())
+
+
+def _is_sheet(file: Path) -> bool:
+    return file.suffix.lower() in (".yaml", ".yml")
 
 
 def _check_names(figures: Mapping[str, PublishedFigure], files: Mapping[str, str]) -> None:
     """Refuse a row that names a row or a device that is not there."""
     devices = [row.name for row in load_devices()]
     for figure in figures.values():
-        targets = [("repeats", figure.repeats), ("superseded_by", figure.superseded_by)]
-        targets += [("derived_from", target) for target in figure.derived_from]
-        for field, target in targets:
-            if target is not None and (target not in figures or target == figure.id):
-                raise DataError(f"{target!r} is no other row", file=files[figure.id], row=figure.id, field=field)
-        first = None if figure.repeats is None else figures[figure.repeats].repeats
-        if first is not None:
-            message = f"{figure.repeats!r} repeats {first!r} itself: name the first"
-            raise DataError(message, file=files[figure.id], row=figure.id, field="repeats")
+        for field, message in _link_faults(figure, figures):
+            fix = "name the id of another row of the same vendor and metric; or leave the field out"
+            raise DataError(message, file=files[figure.id], row=figure.id, field=field, fix=fix)
+        for target in figure.derived_from:
+            if target not in figures or target == figure.id:
+                message, fix = f"{target!r} is no other row", "name the ids of the rows that the value comes from"
+                raise DataError(message, file=files[figure.id], row=figure.id, field="derived_from", fix=fix)
         if figure.device is not None and figure.device not in devices:
             near = ", ".join(difflib.get_close_matches(figure.device, devices, n=3, cutoff=0.4))
             fix = f"name a row of data/devices.yaml{f', e.g. {near}' if near else ''}; or leave the field out"
             message = f"{figure.device!r} is no device of data/devices.yaml"
             raise DataError(message, file=files[figure.id], row=figure.id, field="device", fix=fix)
+
+
+def _link_faults(figure: PublishedFigure, figures: Mapping[str, PublishedFigure]) -> Iterator[tuple[str, str]]:
+    """Field and fault: a row may repeat, or yield to, one other of its kind, and no two yield to each other."""
+    for field, name in (("repeats", figure.repeats), ("superseded_by", figure.superseded_by)):
+        target = None if name is None else figures.get(name)
+        if name is not None and (target is None or target is figure):
+            yield field, f"{name!r} is no other row"
+        elif target is not None and (target.vendor, target.metric) != (figure.vendor, figure.metric):
+            yield field, f"{name!r} is of another vendor or metric"
+    first = None if figure.repeats is None else figures[figure.repeats].repeats
+    if first is not None:
+        yield "repeats", f"{figure.repeats!r} repeats {first!r} itself: name the first"
+    later, seen = figure.superseded_by, {figure.id}
+    while later is not None and later not in seen:
+        seen.add(later)
+        later = figures[later].superseded_by if later in figures else None
+    if later is not None:
+        yield "superseded_by", f"leads back to {later!r}: no row would be left"

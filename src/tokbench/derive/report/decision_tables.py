@@ -106,6 +106,8 @@ def _limit_field(row: DecisionRow) -> Cell:
 
 def _harness_field(row: DecisionRow) -> Cell:
     harness = row.harness
+    if row.answer.cell is None:
+        return Cell(DASH, note=t("no load was measured that could hold the promise"))
     if harness is None:
         return Cell(DASH, note=t("asked of measured accelerators alone"))
     if isinstance(harness, Missing):

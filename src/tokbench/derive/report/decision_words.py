@@ -112,6 +112,8 @@ def say_users(users: int | None) -> str:
 def say_answer(row: DecisionRow) -> str:
     """What was found for one promise, in words that follow the promise."""
     found, cell = row.answer, row.answer.cell
+    if cell is None and found.why_not in (Edge.MEMORY, Edge.FAILED, Edge.INVALID):
+        return t(": no load gave a number to judge ({why}).", why=t(EDGE_WORDS[found.why_not]))
     if cell is None:
         return t(": not measured at a load that could hold it.")
     if found.outcome is Outcome.NOT_SHOWN and found.why_not is not None:

@@ -47,7 +47,12 @@ def draw_pareto(cells: Sequence[CellResult], standing: Standing) -> tuple[Drawn,
         shown = dict(sorted(curves.items(), key=lambda item: -_most(item[1]))[:MAX_CURVES])
         edges = find_one_sided(standing)[:MAX_EDGE_MARKS]
         printed = _plot(shown, find_front(points) if len(_models(points)) == 1 else (), edges)
-    return (Drawn(_figure(len(curves) - len(shown), len(_models(points)) == 1, bool(edges)), *printed),)
+    figure = _figure(len(curves) - len(shown), len(_models(points)) == 1, bool(edges), _has_invalid(cells))
+    return (Drawn(figure, *printed),)
+
+
+def _has_invalid(cells: Sequence[CellResult]) -> bool:
+    return any(cell.status == "ok" and cell.validity.verdict == "invalid" for cell in cells)
 
 
 def _curves(points: Sequence[TradeOff], with_run: bool) -> Curves:
@@ -61,8 +66,9 @@ def _curves(points: Sequence[TradeOff], with_run: bool) -> Curves:
     return {name: sorted(members, key=_load) for name, members in curves.items() if len(loads[name]) > 1}
 
 
-def _models(points: Sequence[TradeOff]) -> set[str | None]:
-    return {point.cell.conditions.model for point in points}
+def _models(points: Sequence[TradeOff]) -> set[tuple[str | None, str | None]]:
+    """Models with the kind of their weights: random ones must not outdo a model's own on one front."""
+    return {(point.cell.conditions.model, point.cell.conditions.weights) for point in points}
 
 
 def _load(point: TradeOff) -> int:
@@ -110,6 +116,7 @@ def _plot_edges(axes: Axes, edges: Sequence[OneSided]) -> list[Tip]:
     """Arrows at the axes' ends; the view is widened so that all of them are in it."""
     tips = []
     left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
+    bottom /= 1.25 if edges else 1.0  # the widened view would press the lowest cells onto the axis
     for edge in edges:
         value = edge.tokens_per_s
         x, y = (left, value) if edge.is_per_user else (value, bottom)
@@ -134,7 +141,7 @@ def _say(point: TradeOff) -> str:
     return f"{wording.say_cell(point.cell)}: {user} tokens/s per user, {device} tokens/s per device"
 
 
-def _figure(left_out: int, has_front: bool, has_edges: bool) -> Figure:
+def _figure(left_out: int, has_front: bool, has_edges: bool, has_invalid: bool) -> Figure:
     parts = [
         t(
             "What more users cost each of them: decode speed of one stream against output speed of all streams over "
@@ -146,6 +153,8 @@ def _figure(left_out: int, has_front: bool, has_edges: bool) -> Figure:
         parts.append(t("On the broad grey line lies what no other cell here equals in both."))
     if has_edges:
         parts.append(t("Arrows at the edges: published figures, of which a source states one of the two speeds only."))
+    if has_invalid:
+        parts.append(t("Invalid cells are left out."))
     if left_out:
         parts.append(t("Left out: the {count} slowest lines.", count=left_out))
     parts.append(t("Source: the runs of this report."))

@@ -21,11 +21,13 @@ def projection_sections(material: Material) -> list[Section]:
     if not found.rows:
         none = t("No model of the published figures has a row in models.yaml: {models}.", models=_names(found))
         return [Section(title, (*blocks, Paragraph(none)))]
-    parts = (*blocks, _table(found))
+    blocks.append(_table(found))
+    if found.older:
+        blocks.append(Paragraph(t("Left out, their figures being older: {models}.", models=join(found.older))))
     if found.without_shape:
         left = t("Left out, for want of a row in models.yaml: {models}.", models=_names(found))
-        return [Section(title, (*parts, Paragraph(left)))]
-    return [Section(title, parts)]
+        blocks.append(Paragraph(left))
+    return [Section(title, tuple(blocks))]
 
 
 def _names(found: Outlook) -> str:

@@ -63,8 +63,9 @@ def appendix_sections(material: Material) -> list[Section]:
         return []
     why = t(
         "These ratios say too little to stand in a summary or a chart: the minimum is one model, one quantity, one "
-        "number of streams, and at most {most} of weights, precision, concurrency, speculation and the handling of the "
-        "first token different or not stated. They are printed so that nothing that was looked at is hidden.",
+        "stream beside one stream for what one user gets, and at most {most} of weights, precision, concurrency, "
+        "speculation and the handling of the first token different or not stated. They are printed so that nothing "
+        "that was looked at is hidden.",
         most=MAX_OPEN,
     )
     return [

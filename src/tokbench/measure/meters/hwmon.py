@@ -68,7 +68,7 @@ class HwmonMeter:
         self._clock = clock
         self._uuid = None if device is None else device.uuid
         found = _find(device, root)
-        self._sensors, self._is_refused = found.sensors, found.is_refused
+        self._sensors, self._refused = found.sensors, found.refused
         self._absent = found.absent
 
     def availability(self) -> Available | Unavailable:
@@ -78,10 +78,11 @@ class HwmonMeter:
     @property
     def has_any(self) -> bool:
         """Whether there is a known sensor, readable or not."""
-        return bool(self._sensors) or self._is_refused
+        return bool(self._sensors or self._refused)
 
     def opened(self) -> list[MeterOpened]:
-        """Each domain, once: its energy counter where it has one."""
+        """Each domain, once: its energy counter where it has one. The first says which others may not be read."""
+        refused = f"permission denied for {', '.join(self._refused)}: not read" if self._refused else None
         by_domain: dict[str, _Sensor] = {}
         for sensor in self._sensors:
             if sensor.domain not in by_domain or sensor.kind == "energy":
@@ -95,9 +96,9 @@ class HwmonMeter:
                 at_ns=self._clock(),
                 device_uuid=self._uuid if sensor.scope == "board" else None,
                 power_limit_w=_limit_w(sensor),
-                note=sensor.note,
+                note="; ".join(part for part in (sensor.note, None if number else refused) if part) or None,
             )
-            for sensor in by_domain.values()
+            for number, sensor in enumerate(by_domain.values())
         ]
 
     def domains(self) -> tuple[str, ...]:
@@ -117,7 +118,8 @@ class _Found(NamedTuple):
     """The sensors that answer, and why there is not more."""
 
     sensors: tuple[_Sensor, ...]
-    is_refused: bool
+    refused: tuple[str, ...]
+    """Domains with a sensor that may not be read."""
     absent: Unavailable
 
 
@@ -138,10 +140,10 @@ def _find(device: DeviceFacts | None, root: Path) -> _Found:
     if refused:
         reason = f"permission denied for {', '.join(refused)}"
         remedy = f"sudo chmod o+r {root}/hwmon*/energy*_input — any local user can then read it until the next boot"
-        return _Found(tuple(sensors), True, Unavailable(reason, remedy))
+        return _Found(tuple(sensors), tuple(refused), Unavailable(reason, remedy))
     reason = f"no power sensor under {root} that tokbench knows"
     more = f"; unknown ones: {', '.join(unknown)}" if unknown else ""
-    return _Found(tuple(sensors), False, Unavailable(reason + more))
+    return _Found(tuple(sensors), (), Unavailable(reason + more))
 
 
 def _sensors_of(name: str, chip: Path, device: DeviceFacts | None) -> list[_Sensor]:

@@ -136,7 +136,7 @@ def test_a_plug_is_called_as_its_file(socket: str) -> None:
     assert module.names() == [module.load_plug(name).DESCRIPTION.kind for name in module.names()]
 
 
-MAY_CATCH_ALL = {"measure/worker.py", "measure/sampler.py", "cli/app.py"}
+MAY_CATCH_ALL = {"measure/worker.py", "measure/sampler.py", "cli/metering.py", "cli/app.py"}
 """The boundaries to what others wrote: an engine's process, a meter's library, and whatever reaches the terminal."""
 
 

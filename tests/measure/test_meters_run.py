@@ -97,6 +97,19 @@ def test_a_named_meter_that_cannot_be_read_ends_the_run_before_it_begins(tmp_pat
     assert rapl.HIDDEN_REMEDY == refused.value.fix
 
 
+def test_a_library_that_throws_its_own_error_while_a_meter_opens_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Powercap(tmp_path / "rapl", ScriptedTime(), {"intel-rapl:0": Zone("package-0")})
+
+    def fail(_: object) -> None:
+        raise RuntimeError("a library's own words")
+
+    monkeypatch.setattr(rapl.RaplMeter, "opened", fail)
+    (absent,) = [one for one in open_meters(plan(sysfs(tmp_path))).absent if one.meter == "rapl"]
+    assert absent.reason == "it could be opened, but not read: a library's own words"
+
+
 def test_energy_off_opens_nothing() -> None:
     assert Meters({}, [], [MeterAbsent(meter="all", reason="the config says energy: off")]) == open_meters(plan("off"))
 

@@ -432,7 +432,7 @@ def test_generated_code_streams_the_weights_and_is_launched_directly(engines: Op
     found = engine.check_identity(24)
     assert found is not None and found.first_divergence is None
     assert kept.kernels_per_step is not None and 1 <= kept.kernels_per_step < 30
-    for rows in (3, 17):  # seventeen go to the library's product, through the same modules
+    for rows in (3, 9, 17):  # seventeen go to the library's product, through the same modules
         engine.prepare(work(rows=rows))
         found = engine.check_identity(24)
         assert found is not None and found.first_divergence is None

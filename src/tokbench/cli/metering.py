@@ -60,7 +60,7 @@ def _open(kind: str, device: DeviceFacts, spec: EnergySpec, found: Meters, suffi
             found.domains.extend(meter.opened())
             found.opened[kind + suffix] = meter
             return
-    except (OSError, PlugError) as error:
+    except Exception as error:  # a library's own: one meter must not end the run, nor hide the others
         state = Unavailable(f"it could be opened, but not read: {error}")
     meter.close()
     if spec.meters is not None:

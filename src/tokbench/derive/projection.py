@@ -209,8 +209,10 @@ def find_source(results: Sequence[Results]) -> Source | Missing:
     memory = None if device is None or device.memory_bytes is None else float(device.memory_bytes)
     rate = matmul.value if isinstance(matmul, Estimate) else None
     conditions = cell.conditions
-    context = (conditions.prompt_tokens or 0) + (conditions.output_tokens or 0) // 2
-    return Source(cell, Basis(ratio, read.value, memory, rate), Load(1, max(context, 1)))
+    if conditions.prompt_tokens is None or conditions.output_tokens is None:
+        return Missing(t("the prompt length is not fixed"))
+    context = conditions.prompt_tokens + conditions.output_tokens // 2
+    return Source(cell, Basis(ratio, read.value, memory, rate), Load(1, context))
 
 
 def project_targets(

@@ -18,8 +18,8 @@ from tokbench.cli import listing, running
 from tokbench.errors import PlugError
 from tokbench.measure import engines, environments
 from tokbench.measure.environments import find_environment
+from tokbench.measure.handover import safe_environment
 from tokbench.measure.messages import CloseGroup, Done, WarmUp
-from tokbench.measure.plan import safe_environment
 from tokbench.measure.worker_process import ProcessWorker
 from tokbench.record.spec import CellSpec, EngineSpec, ModelSpec
 from tokbench.record.sweep import make_cell

@@ -14,8 +14,9 @@ from tokbench.arithmetic import max_static_batch, predicted_memory_bytes
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure import plan as plan_module
 from tokbench.measure.engines import check_plug
+from tokbench.measure.handover import config_json
 from tokbench.measure.models import ResolvedModel, at_depth, parse_source, resolve_model
-from tokbench.measure.plan import Place, Plan, bind, config_json, usable_memory_bytes
+from tokbench.measure.plan import Place, Plan, bind, usable_memory_bytes
 from tokbench.record.catalog import find_model, shape_from_config
 from tokbench.record.spec import EngineSpec, ModelSpec, StaticBatchLoad
 from tokbench.record.sweep import read_config

@@ -15,8 +15,8 @@ from types import FrameType
 import psutil
 import pytest
 
+from tokbench.measure.handover import safe_environment
 from tokbench.measure.messages import CloseGroup, Command, Done, Failed, OpenGroup, PrepareCell, Reply, RunTrial, WarmUp
-from tokbench.measure.plan import safe_environment
 from tokbench.measure.worker_process import ProcessWorker, worker_environment
 from tokbench.record.observations import CellPrepared
 from tokbench.record.spec import CellSpec, EngineSpec, ModelSpec, StaticBatchLoad, WorkloadSpec

@@ -23,10 +23,11 @@ from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import ReportRequest, report_runs, write_run_report
 from tokbench.errors import ExitCode, RecordError, SpecError, Terminated
 from tokbench.measure.engines import environment_of
+from tokbench.measure.handover import safe_environment
 from tokbench.measure.host import free_memory_bytes, read_host_facts
 from tokbench.measure.models import cache_folder
 from tokbench.measure.nvml import NvmlReader
-from tokbench.measure.plan import GroupPlan, Place, Plan, bind, safe_environment
+from tokbench.measure.plan import GroupPlan, Place, Plan, bind
 from tokbench.measure.probe import find_device, find_devices, probe
 from tokbench.measure.runner import Runner
 from tokbench.measure.sampler import Sampler

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from tokbench.errors import PlugError
+from tokbench.measure.handover import config_json
 from tokbench.measure.messages import Command, Done, Failed, MeasureCeilings, OpenGroup, Said
-from tokbench.measure.plan import GroupPlan, Plan, config_json
+from tokbench.measure.plan import GroupPlan, Plan
 from tokbench.measure.progress import Progress
 from tokbench.measure.worker_process import Worker
 from tokbench.record.observations import CellPrepared, Event, FactsRead

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from tokbench.errors import TrialError
-from tokbench.measure.engines import CellWork, Chunk, Request, RequestEngine, Step, StepEngine
+from tokbench.measure.engines import CellWork, Chunk, Request, RequestEngine, Round, Step, StepEngine
 from tokbench.record.observations import (
     ClockAnchor,
     Event,
     OutputTokens,
     RequestTrace,
+    SpeculationRounds,
     StepTrace,
     WindowClosed,
     WindowKind,
@@ -61,6 +62,7 @@ def _window(
     cpu_s = time.process_time() - cpu_before
     launched_at_ns = engine.launched_at_ns
     host_s = None if launched_at_ns is None else (launched_at_ns - start_at_ns) * 1e-9
+    rounds = [step.round for step in steps if step.round is not None]
     yield WindowOpened(trial_id=trial_id, window_id=window_id, kind=kind, at_ns=start_at_ns)
     yield StepTrace(
         trial_id=trial_id,
@@ -70,12 +72,31 @@ def _window(
         tokens_per_row=tuple(step.tokens_per_row for step in steps),
         rows=work.rows,
         context_tokens=work.prompt_tokens,
+        tokens_by_row=tuple(found.emitted for found in rounds),
         stamped_by=engine.facts.stamped_by,
         clock_error_s=engine.clock_error_s,
     )
+    yield from _rounds_by_row(trial_id, rounds, work.rows)
     for before_at_ns, after_at_ns, label in engine.anchors():
         yield ClockAnchor(group=window_id, before_at_ns=before_at_ns, after_at_ns=after_at_ns, label=label)
     yield WindowClosed(trial_id=trial_id, window_id=window_id, at_ns=end_at_ns, cpu_s=cpu_s, host_s=host_s)
+
+
+def _rounds_by_row(trial_id: str, rounds: Sequence[Round], rows: int) -> Iterator[SpeculationRounds]:
+    """Rounds of drafting, one event a row, each up to the round that gave the row its last token."""
+    for row in range(rows if rounds else 0):
+        own = [found for found in rounds if found.emitted[row]]
+        yield SpeculationRounds(
+            trial_id=trial_id,
+            row=row,
+            drafted=tuple(found.drafted[row] for found in own),
+            accepted=tuple(found.accepted[row] for found in own),
+            emitted=tuple(found.emitted[row] for found in own),
+            position=tuple(found.position[row] for found in own),
+            draft_s=tuple(found.draft_s for found in own),
+            verify_s=tuple(found.verify_s for found in own),
+            other_s=tuple(found.other_s for found in own),
+        )
 
 
 def warm_up(engine: StepEngine, work: CellWork, rule: SteadyRule, cap_s: float) -> tuple[bool, list[StepTrace]]:

@@ -30,6 +30,14 @@ class OpenGroup(Frozen):
     seed: int
 
 
+class DraftWeights(Frozen):
+    """The model that drafts for a cell, as the parent resolved it."""
+
+    model_name: str
+    config_json: str | None
+    weights_folder: str | None
+
+
 class PrepareCell(Frozen):
     """Allocate, compile and capture for a cell."""
 
@@ -39,6 +47,7 @@ class PrepareCell(Frozen):
     seed: int
     check_identity: bool
     check_repeat: bool = False
+    draft: DraftWeights | None = None
 
 
 class WarmUp(Frozen):
@@ -57,6 +66,8 @@ class RunTrial(Frozen):
     trial_id: str
     keep_tokens: bool
     seed: int
+    repetition: int = 0
+    """Which prompts of a frozen set it works on."""
 
 
 class RunEnergy(Frozen):

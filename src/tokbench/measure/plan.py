@@ -6,8 +6,7 @@ It touches no device: memory and names come from facts that were read before.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from tokbench.arithmetic import (
     Ceilings,
@@ -20,7 +19,7 @@ from tokbench.arithmetic import (
 )
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure.choice import torch_device
-from tokbench.measure.engines import check_load, check_plug
+from tokbench.measure.engines import check_drafting, check_load, check_plug
 from tokbench.measure.experiments import load_plug as load_experiment
 from tokbench.measure.models import ResolvedModel, at_depth
 from tokbench.measure.parallel import check_engine, check_even, largest_static_batch, memory_per_device_bytes
@@ -57,6 +56,8 @@ class PlannedCell:
     """Bytes that one decode step has to read from each memory."""
     refusal: str | None
     """Why it cannot run here; None where it can."""
+    draft: ResolvedModel | None = None
+    """The model that drafts; None where none does."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -203,6 +204,16 @@ class _Binder:
             self._models[key] = at_depth(self._resolve(spec.model), spec.model.layers)
         return self._models[key]
 
+    def _draft(self, spec: CellSpec) -> ResolvedModel | None:
+        """The model that a cell drafts with, brought to this disk."""
+        if spec.speculation == "none" or spec.speculation.draft is None:
+            return None
+        wanted = spec.speculation.draft
+        key = wanted.model_dump_json()
+        if key not in self._models:
+            self._models[key] = at_depth(self._resolve(wanted), wanted.layers)
+        return self._models[key]
+
     def _shape(self, spec: CellSpec) -> ModelShape | None:
         model = self._model(spec)
         if model is None:
@@ -244,19 +255,17 @@ class _Binder:
         check_load(spec.engine, spec.load)
         if spec.experiment != "none":
             load_experiment(spec.experiment.kind)
-        if spec.speculation != "none":
-            raise PlugError(
-                f"speculation: engine {spec.engine.kind!r} does not draft tokens yet", fix="write speculation: none"
-            )
+        check_drafting(spec.engine, spec.speculation)
         bound = make_cell(spec)
-        model, shape = self._model(spec), self._shape(spec)
+        model, shape, draft = self._model(spec), self._shape(spec), self._draft(spec)
         if model is not None:
             check_even(model.config, count)
             if "transformers" in plug.packages:
                 check_quantising(spec.model, model.name, model.config, count)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
-            return bound, PlannedCell(bound, None, None, None, None, None)
-        return bound, self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
+            return bound, PlannedCell(bound, None, None, None, None, None, draft)
+        planned = self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
+        return bound, dataclasses.replace(planned, draft=draft)
 
     def _predict(self, cell: Cell, shape: ModelShape, rows: int, prompt: int) -> PlannedCell:
         spec = cell.spec
@@ -313,15 +322,3 @@ def _refuse_if_nothing_fits(groups: Sequence[GroupPlan], usable: int | None) -> 
             f"no cell of this config fits: the smallest {smallest.refusal}",
             fix="a smaller model or dtype, fewer or shorter sequences, or a device with more memory",
         )
-
-
-def config_json(model: ResolvedModel | None) -> str | None:
-    """The model's config as the record keeps it."""
-    return None if model is None else json.dumps(model.config, sort_keys=True)
-
-
-def safe_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a worker may inherit: everything but tokens and keys, which only the parent needs to fetch weights."""
-    secret = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "_KEY", "_AUTH")
-    kept = ("TOKENIZERS_PARALLELISM",)
-    return {k: v for k, v in environ.items() if k in kept or not any(word in k.upper() for word in secret)}

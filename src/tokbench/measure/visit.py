@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from tokbench.measure.budget import Budget
 from tokbench.measure.crew import Crew, GroupLostError
 from tokbench.measure.energy_trial import EnergySource, lost_before, why_no_time, window_lengths
+from tokbench.measure.handover import draft_weights
 from tokbench.measure.ledger import Account, Ledger, rate_of
 from tokbench.measure.messages import Failed, PrepareCell, RunEnergy, RunTrial, WarmUp
 from tokbench.measure.order import Turn
@@ -139,6 +140,7 @@ class Visitor:
             seed=self._spec.seed,
             check_identity=group not in self._checked_groups and cell.spec.engine.check_tokens > 0,
             check_repeat=cell.cell_id not in self._repeated_cells and cell.spec.engine.check_repeat,
+            draft=draft_weights(attempt.planned.draft),
         )
         cold_before = self._crew.cold_s
         failure = self._crew.ask(attempt.worker, command, self.budget.open_limit_s())
@@ -187,8 +189,13 @@ class Visitor:
             is_steady = warmed.is_steady
         begun = time.monotonic()
         events: list[Event] = []
-        keep_tokens = is_counted and account.repetitions == 0
-        command = RunTrial(trial_id=trial_id, keep_tokens=keep_tokens, seed=self._spec.seed)
+        has_own_prompts = attempt.planned.cell.spec.workload.kind == "task"
+        command = RunTrial(
+            trial_id=trial_id,
+            keep_tokens=is_counted and (has_own_prompts or account.repetitions == 0),
+            seed=self._spec.seed,
+            repetition=account.repetitions if is_counted else 0,
+        )
         is_window = attempt.planned.cell.spec.load.kind != "static_batch"
         with self._close_looks() if is_window else contextlib.nullcontext():
             answer = self._crew.ask(attempt.worker, command, self.budget.trial_limit_s(), events)

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal, NamedTuple
+
+from tokbench.record.spec import ModelSpec, SpeculationSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DraftModel:
+    """A model that drafts, brought to this disk by the parent."""
+
+    model: ModelSpec
+    name: str
+    config_json: str | None
+    weights_folder: Path | None
+    """None for random weights."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -13,6 +27,12 @@ class CellWork:
     prompts: tuple[tuple[int, ...], ...]
     """Token ids, one tuple a row, all of one length."""
     output_tokens: int
+    temperature: float = 0.0
+    """0 takes the likeliest token; above it tokens are drawn, from a generator that `seed` begins."""
+    seed: int = 0
+    speculation: SpeculationSpec | None = None
+    """How tokens are drafted; None decodes one token per forward pass."""
+    draft: DraftModel | None = None
 
     @property
     def rows(self) -> int:
@@ -25,16 +45,28 @@ class CellWork:
         return len(self.prompts[0])
 
 
+class Round(NamedTuple):
+    """One round of drafting and verifying; one entry a row. A row that has all of its tokens has 0 everywhere."""
+
+    drafted: tuple[int, ...]
+    accepted: tuple[int, ...]
+    emitted: tuple[int, ...]
+    """Output tokens that each row got: accepted + 1, fewer where the last round was cut at the row's end."""
+    position: tuple[int, ...]
+    """Tokens in each row's cache when the round began."""
+    draft_s: float
+    verify_s: float
+    other_s: float
+
+
 class Step(NamedTuple):
     """One finished forward pass of a static batch."""
 
     at_ns: int
     tokens_per_row: int
-    """Output tokens that every row got since the last stamp."""
-    drafted_per_row: tuple[int, ...] | None = None
-    accepted_per_row: tuple[int, ...] | None = None
-    draft_s: float | None = None
-    verify_s: float | None = None
+    """Output tokens that every row got since the last stamp; the least of them where rows advance apart."""
+    round: Round | None = None
+    """Where tokens were drafted."""
 
 
 class Anchor(NamedTuple):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import faulthandler
-import itertools
 import os
 import signal
 import sys
@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import cast
 
 from tokbench.errors import TrialError
-from tokbench.measure import energy_windows, experiments, load
+from tokbench.measure import energy_windows, experiments, load, request_cells, tasks
 from tokbench.measure.engines import (
     CellWork,
+    DraftModel,
     EngineRequest,
     MemoryNow,
-    Request,
     RequestEngine,
     ReservingEngine,
+    StagingEngine,
     StepEngine,
     check_load,
     load_plug,
@@ -55,6 +56,7 @@ from tokbench.record.observations import (
     FactsRead,
     IdentityChecked,
     MemoryReading,
+    PromptsStaged,
     RepeatabilityChecked,
     WindowClosed,
     WindowOpened,
@@ -62,7 +64,6 @@ from tokbench.record.observations import (
 from tokbench.record.spec import CellSpec
 from tokbench.stats import SteadyRule
 
-WARMUP_SEED_STEP = 1_000_003
 STEADY = "_steady"
 """How the sources of readings end that tell what is in use now; the others tell the most that was."""
 REPEAT_STEPS = 32
@@ -196,7 +197,7 @@ class WorkerSession:
         prompts = make_prompts(
             command.spec.workload, load_spec.static_batch, engine.tokenizer, engine.vocabulary, command.seed
         )
-        self._work = CellWork(prompts, command.spec.workload.output_tokens)
+        self._work = _work_of(command, prompts)
         prepared = engine.prepare(self._work)
         yield CellPrepared(
             cell_id=command.cell_id,
@@ -235,7 +236,7 @@ class WorkerSession:
         rule = SteadyRule(load.WARMUP_SAMPLES, command.tolerance)
         window_id = f"{command.trial_id}/warmup"
         if not self._is_step_engine:
-            yield from self._warm_up_requests(command, rule, window_id)
+            yield from request_cells.warm_up(*self._request_engine(), self._seed, command, rule)
             return
         engine = self._step_engine()
         opened = engine.sync()
@@ -249,41 +250,40 @@ class WorkerSession:
                 yield self._memory_reading(reading, command.trial_id)
         yield is_steady
 
-    def _warm_up_requests(self, command: WarmUp, rule: SteadyRule, window_id: str) -> Iterator[Event | bool]:
-        engine, spec = self._request_engine()
-        count = spec.load.concurrency if spec.load.kind == "closed" else 1
-
-        def rounds() -> Iterator[list[Request]]:
-            for number in itertools.count(1):  # prompts of their own: a server may remember those it has seen
-                seed = self._seed + WARMUP_SEED_STEP * number
-                yield self._requests(engine, spec, count, f"{window_id}-{number}", seed)
-
-        yield WindowOpened(trial_id=command.trial_id, window_id=window_id, kind="warmup", at_ns=engine.now())
-        is_steady = load.warm_up_requests(engine, rounds(), rule, command.cap_s)
-        yield WindowClosed(trial_id=command.trial_id, window_id=window_id, at_ns=engine.now())
-        yield is_steady
-
     def _request_engine(self) -> tuple[RequestEngine, CellSpec]:
         if self._engine is None or self._is_step_engine or self._spec is None:
             raise TrialError("no request engine is open and prepared", cause="engine")
         return cast(RequestEngine, self._engine), self._spec
 
-    def _requests(self, engine: RequestEngine, spec: CellSpec, count: int, name: str, seed: int) -> list[Request]:
-        prompts = make_prompts(spec.workload, count, None, engine.vocabulary, seed)
-        return [Request(f"{name}-{n}", prompt, spec.workload.output_tokens) for n, prompt in enumerate(prompts)]
-
     def _trial(self, command: RunTrial) -> Iterator[Event]:
         if self._is_step_engine:
             engine = self._step_engine()
+            yield from self._stage(engine, command)
             yield from self._experiment(engine, command.trial_id)
             yield from load.run_static_batch(engine, self._prepared_work(), command.trial_id, command.keep_tokens)
             for reading in engine.memory():
                 yield self._memory_reading(reading, command.trial_id)
         else:
-            yield from self._request_trial(command)
-            serving, _ = self._request_engine()
+            serving, spec = self._request_engine()
+            yield from request_cells.run_trial(serving, spec, command)
             for reading in serving.memory() if isinstance(serving, ReservingEngine) else ():
                 yield self._memory_reading(reading, command.trial_id)
+
+    def _stage(self, engine: StepEngine, command: RunTrial) -> Iterator[Event]:
+        """Where prompts come from a frozen set, those of this repetition."""
+        workload = self._spec.workload if self._spec is not None else None
+        if workload is None or workload.kind != "task":
+            return
+        if not isinstance(engine, StagingEngine):
+            raise TrialError("this engine cannot take other prompts in a prepared cell", cause="engine")
+        work = self._prepared_work()
+        taken = tasks.take_prompts(workload, work.rows, engine.tokenizer, command.repetition)
+        engine.rewind(0)
+        engine.stage(taken.prompts)
+        self._work = dataclasses.replace(work, prompts=taken.prompts)
+        yield PromptsStaged(
+            trial_id=command.trial_id, task=taken.task, sha256=taken.sha256, prompt_ids=taken.prompt_ids
+        )
 
     def _experiment(self, engine: StepEngine, trial_id: str) -> Iterator[Event]:
         """The cell's experiment, if it has one, before the plain repetition that every cell gets."""
@@ -291,17 +291,6 @@ class WorkerSession:
         if spec != "none":
             plug = experiments.load_plug(spec.kind)
             yield from plug.run(engine, self._prepared_work(), spec, trial_id)
-
-    def _request_trial(self, command: RunTrial) -> Iterator[Event]:
-        engine, spec = self._request_engine()
-        trial_id, seed = command.trial_id, command.seed
-        if spec.load.kind == "closed":
-            requests = self._requests(engine, spec, spec.load.requests, trial_id, seed)
-            yield from load.run_closed(engine, spec.load, requests, trial_id)
-        elif spec.load.kind == "poisson":
-            arrivals_ns = load.poisson_arrivals_ns(spec.load, seed)
-            requests = self._requests(engine, spec, len(arrivals_ns), trial_id, seed)
-            yield from load.run_arrivals(engine, arrivals_ns, requests, trial_id)
 
     def _energy(self, command: RunEnergy) -> Iterator[Event]:
         if self._is_step_engine:
@@ -314,6 +303,17 @@ class WorkerSession:
 
         ceilings = measure_ceilings(command.device, command.dtype, command.budget_s)
         yield FactsRead(at_ns=time.monotonic_ns(), ceilings=ceilings)
+
+
+def _work_of(command: PrepareCell, prompts: tuple[tuple[int, ...], ...]) -> CellWork:
+    """What a cell asks of a step engine."""
+    workload, speculation, draft = command.spec.workload, command.spec.speculation, command.draft
+    drafting = None if speculation == "none" else speculation
+    model = None
+    if draft is not None and drafting is not None and drafting.draft is not None:
+        folder = Path(draft.weights_folder) if draft.weights_folder else None
+        model = DraftModel(drafting.draft, draft.model_name, draft.config_json, folder)
+    return CellWork(prompts, workload.output_tokens, workload.temperature, command.seed, drafting, model)
 
 
 def serve(receive: Callable[[], bytes], send: Callable[[bytes], None], worker_id: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokbench.errors import SpecError
 from tokbench.measure.engines import Tokenizer
+from tokbench.measure.tasks import take_prompts
 from tokbench.record.spec import WorkloadSpec
 
 
@@ -20,6 +21,8 @@ def make_prompts(
     Raises:
         SpecError: the workload needs a tokenizer or a length that it does not have.
     """
+    if workload.kind == "task":
+        return take_prompts(workload, rows, tokenizer, 0).prompts
     if workload.kind == "synthetic":
         length = workload.prompt_tokens
         if length is None:

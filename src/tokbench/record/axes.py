@@ -39,7 +39,7 @@ def find_axes(tree: Tree) -> list[Axis]:
     def visit(value: Plain, place: Place) -> None:
         if isinstance(value, dict):
             for key, child in value.items():
-                if place or key not in (*RUN_KEYS, "zip", "exclude", "labels"):
+                if place or not (key in (*RUN_KEYS, "zip", "exclude") or (key == "labels" and isinstance(child, list))):
                     visit(child, (*place, key))
         elif isinstance(value, list) and place not in NATIVE_LISTS:
             if not value:
@@ -58,7 +58,8 @@ def find_axes(tree: Tree) -> list[Axis]:
 
 
 def _match(value: Plain, place: Place) -> re.Match[str] | None:
-    return _RANGE.fullmatch(value) if isinstance(value, str) and place not in TEXTS else None
+    is_text = place in TEXTS or place[:1] == ("labels",)
+    return _RANGE.fullmatch(value) if isinstance(value, str) and not is_text else None
 
 
 def _open_range(value: Plain, place: Place, tree: Tree) -> list[Plain]:

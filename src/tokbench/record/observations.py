@@ -12,6 +12,11 @@ from pydantic import Field, TypeAdapter
 from tokbench.record.blocks import BlockStarted as BlockStarted  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.blocks import Purpose
 from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen, HostFacts, ModelFacts
+from tokbench.record.probes import ExperimentPoint as ExperimentPoint  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.probes import ExpertTouches as ExpertTouches  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.probes import PromptsStaged as PromptsStaged  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.probes import SpeculationRounds as SpeculationRounds  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.probes import StampedBy as StampedBy  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import CounterPeriod as CounterPeriod  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import EnergyReading as EnergyReading  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import LoadSample as LoadSample  # noqa: PLC0414 -- its readers import it from here
@@ -23,7 +28,6 @@ from tokbench.record.spec import StopSpec
 
 SCHEMA_VERSION = 1
 WindowKind = Literal["warmup", "idle", "prefill", "decode", "ceiling", "experiment", "energy_prefill", "energy_decode"]
-StampedBy = Literal["host", "device_event", "kernel_rx", "script"]
 FailureCause = Literal["oom", "timeout", "killed", "crashed", "engine", "skipped"]
 
 
@@ -174,6 +178,9 @@ class StepTrace(Frozen):
     rows: int
     context_tokens: int
     """Tokens per row in the cache when the first step began."""
+    tokens_by_row: tuple[tuple[int, ...], ...] = ()
+    """Where rows advance apart: output tokens of each row at each stamp, (stamps, rows); `tokens_per_row` is then the
+    least of them, and a row that has all of its tokens gets no more."""
     stamped_by: StampedBy
     clock_error_s: float | None
     """How far a stamp can be from the host clock; None when both are the same clock."""
@@ -197,40 +204,6 @@ class RequestTrace(Frozen):
     clock_error_s: float | None = None
     finish_reason: str | None = None
     error: str | None = None
-
-
-class SpeculationRounds(Frozen):
-    """Drafted and accepted tokens of each round of one row."""
-
-    event: Literal["speculation_rounds"] = "speculation_rounds"
-    trial_id: str
-    row: int
-    drafted: tuple[int, ...]
-    accepted: tuple[int, ...]
-    draft_s: tuple[float, ...] = ()
-    verify_s: tuple[float, ...] = ()
-
-
-class ExpertTouches(Frozen):
-    """Distinct experts of one layer, step by step."""
-
-    event: Literal["expert_touches"] = "expert_touches"
-    trial_id: str
-    layer: int
-    rows: int
-    distinct: tuple[int, ...]
-
-
-class ExperimentPoint(Frozen):
-    """One named window of an experiment: a duration under named settings."""
-
-    event: Literal["experiment_point"] = "experiment_point"
-    trial_id: str
-    window_id: str
-    experiment: str
-    settings: dict[str, str | int | float]
-    duration_s: float
-    stamped_by: StampedBy
 
 
 class OutputTokens(Frozen):
@@ -308,6 +281,7 @@ Event = Annotated[
     | SpeculationRounds
     | ExpertTouches
     | ExperimentPoint
+    | PromptsStaged
     | EnergyReading
     | PowerReading
     | MeterAbsent

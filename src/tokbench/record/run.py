@@ -32,6 +32,7 @@ from tokbench.record.observations import (
     MeterOpened,
     OutputTokens,
     PowerReading,
+    PromptsStaged,
     RepeatabilityChecked,
     RequestTrace,
     RunEnded,
@@ -77,6 +78,8 @@ class Trial:
     speculation: list[SpeculationRounds] = dataclasses.field(default_factory=list)
     experts: list[ExpertTouches] = dataclasses.field(default_factory=list)
     points: list[ExperimentPoint] = dataclasses.field(default_factory=list)
+    prompts: PromptsStaged | None = None
+    """Where the repetition had prompts of its own."""
     memory: list[MemoryReading] = dataclasses.field(default_factory=list)
     output: OutputTokens | None = None
     finished: TrialFinished | None = None
@@ -297,12 +300,8 @@ def _place_in_trial(run: Run, event: Event) -> None:
             _known(trial.windows, event.window_id, "window").steps.append(event)
         case RequestTrace():
             trial.requests.append(event)
-        case SpeculationRounds():
-            trial.speculation.append(event)
-        case ExpertTouches():
-            trial.experts.append(event)
-        case ExperimentPoint():
-            trial.points.append(event)
+        case SpeculationRounds() | ExpertTouches() | ExperimentPoint() | PromptsStaged():
+            _place_probe(trial, event)
         case MemoryReading():
             trial.memory.append(event)
         case OutputTokens():
@@ -311,6 +310,18 @@ def _place_in_trial(run: Run, event: Event) -> None:
             trial.finished = event
         case TrialFailed():
             trial.failed = event
+
+
+def _place_probe(trial: Trial, event: SpeculationRounds | ExpertTouches | ExperimentPoint | PromptsStaged) -> None:
+    match event:
+        case SpeculationRounds():
+            trial.speculation.append(event)
+        case ExpertTouches():
+            trial.experts.append(event)
+        case ExperimentPoint():
+            trial.points.append(event)
+        case PromptsStaged():
+            trial.prompts = event
 
 
 def _trials_for(cell: CellRecord, purpose: Purpose) -> list[Trial]:

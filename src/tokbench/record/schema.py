@@ -16,7 +16,7 @@ from tokbench.record.yaml_tree import Place, Plain, Tree
 _Names: typing.TypeAlias = dict[str, typing.Union["_Names", None]]
 T = typing.TypeVar("T", bound=BaseModel)
 
-_OPEN: tuple[Place, ...] = (("labels",), ("engine", "options"), ("experiment", "options"))
+_OPEN: tuple[Place, ...] = (("labels",), ("engine", "options"), ("experiment", "options"), ("speculation", "options"))
 """Mappings whose keys are the user's or a plug's own."""
 
 

@@ -122,11 +122,17 @@ class EngineSpec(SpecPart):
 class WorkloadSpec(SpecPart):
     """What is asked of the model."""
 
-    kind: Literal["synthetic", "fixed", "jsonl"] = "synthetic"
+    LATER_KEYS = ("task", "temperature")
+
+    kind: Literal["synthetic", "fixed", "jsonl", "task"] = "synthetic"
     prompt_tokens: PositiveInt | None = None
     output_tokens: Annotated[int, Field(ge=2)] = 128
     text: str | None = None
     path: str | None = None
+    task: str | None = None
+    """A frozen set of prompts of ours (`data/prompts/`); each repetition takes the next ones."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 takes the likeliest token; above it tokens are drawn from softmax(logits / temperature)."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -134,6 +140,8 @@ class WorkloadSpec(SpecPart):
             raise ValueError("a fixed workload needs its `text`")
         if self.kind == "jsonl" and not self.path:
             raise ValueError("a jsonl workload needs the `path` of its file")
+        if (self.kind == "task") != (self.task is not None):
+            raise ValueError("`task` names the prompts of a workload of kind task, and of no other")
         return self
 
 
@@ -231,10 +239,19 @@ class EnergySpec(SpecPart):
 
 
 class SpeculationSpec(SpecPart):
-    """How tokens are drafted."""
+    """How tokens are drafted, and by which rule they are accepted."""
+
+    LATER_KEYS = ("draft", "accept", "options")
 
     method: str
     gamma: PositiveInt = 4
+    """Tokens drafted per round and row, always so many where the method can."""
+    draft: ModelSpec | None = None
+    """The model that drafts; for methods that need one."""
+    accept: Literal["lossless", "top3"] = "lossless"
+    """`top3` also takes a draft among the target's three likeliest: a control that must be found lossy."""
+    options: dict[str, Option] = {}
+    """What only this method understands; it refuses what it does not know."""
 
 
 class ExperimentSpec(SpecPart):

@@ -233,6 +233,11 @@ def _bundle(tree: Tree, axes: list[Axis]) -> list[list[Settings]]:
                 for values in zip(*(axis.values for axis in members), strict=True)
             ]
         )
+    for name, axis in by_name.items():
+        if axis.place[0] == "labels" and name not in zipped:
+            fix = f"write zip: [[model, {name}]], with the axis that it labels"
+            message = "a list of labels goes with another axis: by itself it makes no cells"
+            raise tree.fault(message, axis.place, fix=fix)
     free: list[list[Settings]] = [
         [((axis.place, value),) for value in axis.values] for name, axis in by_name.items() if name not in zipped
     ]

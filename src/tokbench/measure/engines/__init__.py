@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from tokbench.errors import PlugError
 from tokbench.measure.environments import Environment, find_environment, how_to_complete, installed_version
@@ -19,13 +19,15 @@ from tokbench.measure.work import Anchor as Anchor
 from tokbench.measure.work import CellWork as CellWork
 from tokbench.measure.work import Chunk as Chunk
 from tokbench.measure.work import Divergence as Divergence
+from tokbench.measure.work import DraftModel as DraftModel
 from tokbench.measure.work import MemoryNow as MemoryNow
 from tokbench.measure.work import Prepared as Prepared
 from tokbench.measure.work import Repeat as Repeat
 from tokbench.measure.work import Request as Request
+from tokbench.measure.work import Round as Round
 from tokbench.measure.work import Step as Step
 from tokbench.record.facts import EngineFacts, ModelFacts
-from tokbench.record.spec import EngineSpec, LoadSpec, ModelSpec
+from tokbench.record.spec import EngineSpec, LoadSpec, ModelSpec, SpeculationSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class EngineDescription:
     """Those of the modes that answer requests; the others work through static batches."""
     parallel_modes: tuple[str, ...] = ()
     """Those of the modes that can split one model over several devices."""
+    drafting: tuple[str, ...] = ()
+    """Methods of `speculation.method` that it can run, in `drafting_modes`."""
+    drafting_modes: tuple[str, ...] = ()
     lives_apart: bool = False
     """Whether `scripts/peers KIND` builds an environment of its own for it."""
 
@@ -147,6 +152,26 @@ class StepEngine(Protocol):
 
     def close(self) -> None:
         """Free everything; calling it twice is allowed."""
+
+
+@runtime_checkable
+class StagingEngine(Protocol):
+    """What a step engine does besides where a prepared cell can take other prompts without being prepared anew."""
+
+    def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
+        """Take prompts of the same number and length in the place of those prepared. Never inside a window."""
+
+
+@runtime_checkable
+class TorchEngine(Protocol):
+    """A step engine that shows its PyTorch model to experiments: they may run it, and leave it as they found it."""
+
+    @property
+    def model(self) -> Any:
+        """The `torch.nn.Module` in evaluation mode, on its device."""
+
+    def sync(self) -> int:
+        """Wait until the device is idle; the host clock then."""
 
 
 class RequestEngine(Protocol):
@@ -292,3 +317,22 @@ def check_load(spec: EngineSpec, load: LoadSpec) -> None:
     else:
         said, fix = "serves static batches alone", "write load: {kind: static_batch, static_batch: 1}"
     raise PlugError(f"engine {spec.kind!r} in mode {spec.mode!r} {said}", fix=fix)
+
+
+def check_drafting(spec: EngineSpec, speculation: SpeculationSpec | Literal["none"]) -> None:
+    """Refuse a way of drafting that an engine does not know or a mode cannot run.
+
+    Raises:
+        PlugError: what it can do.
+    """
+    if speculation == "none":
+        return
+    description, method = load_plug(spec.kind).DESCRIPTION, speculation.method
+    if spec.mode not in description.drafting_modes:
+        fix = f"engine.mode={description.drafting_modes[0]}" if description.drafting_modes else "speculation: none"
+        raise PlugError(f"speculation: engine {spec.kind!r} drafts no tokens in mode {spec.mode!r}", fix=fix)
+    if method not in description.drafting:
+        near = difflib.get_close_matches(method, description.drafting, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        fix = f"{hint}methods: {', '.join(description.drafting)}"
+        raise PlugError(f"speculation.method: engine {spec.kind!r} has no method {method!r}", fix=fix)

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine
-from tokbench.record.observations import ExperimentPoint
+from tokbench.record.observations import Event
 from tokbench.record.spec import ExperimentSpec
 
 
@@ -19,8 +19,12 @@ class ExperimentPlug(Protocol):
 
     DESCRIPTION: str
 
-    def run(self, engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
-        """One repetition: a point per setting, each timed with the device idle at both ends."""
+    def run(self, engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[Event]:
+        """One repetition: a point per setting, each timed with the device idle at both ends; the engine ends rewound.
+
+        Raises:
+            PlugError: an option that it does not know, or an engine that cannot do this.
+        """
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -215,6 +216,18 @@ class TransformersEngine:
             return None, None
         loop.restart()
         return count_operators(loop.step), "operators and generated kernels, views left out"
+
+    @property
+    def model(self) -> Any:
+        """The model itself, for experiments."""
+        return self._model
+
+    def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
+        """Take prompts of the same number and length in the place of those prepared."""
+        ids = torch.tensor(prompts, dtype=torch.long, device=self._device)
+        if self._ids is None or ids.shape != self._ids.shape:
+            raise TrialError("prompts can only be exchanged for as many of the same length", cause="engine")
+        self._ids.copy_(ids)
 
     @torch.inference_mode()
     def prefill(self) -> Step:

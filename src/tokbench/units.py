@@ -38,7 +38,14 @@ JOULES = Unit("J", ("_j",), True)
 JOULES_PER_TOKEN = Unit("J/token", ("_j_per_output_token", "_j_per_prompt_token"), True)
 TOKENS_PER_JOULE = Unit("tokens/J", ("_tokens_per_j",), False)
 WATTS = Unit("W", ("_w",), False)
-RATIO = Unit("", ("_ratio", "_x", "_alpha", "_per_step", "_experts", "_at_position"), False)
+RATIO = Unit(
+    "",
+    (
+        *("_ratio", "_x", "_alpha", "_over_predicted", "_per_step", "_experts", "_at_position"),
+        *("_nats", "_per_doubling", "_below_peak", "_p_value"),
+    ),
+    False,
+)
 USD_PER_MILLION = Unit("USD/1M tokens", ("usd_per_million_output_tokens", "usd_per_million_input_tokens"), False)
 
 ALL_UNITS = (

@@ -20,6 +20,7 @@ from tokbench.derive.report.document import Document, Table
 from tokbench.derive.report.markdown import render_markdown
 from tokbench.derive.words import in_language
 from tokbench.errors import DataError, RecordError, SpecError
+from tokbench.record.run import read_run
 
 app = typer.Typer()
 register(app)
@@ -62,6 +63,11 @@ def record(tmp_path: Path) -> Path:
     return script.write(tmp_path / "run")
 
 
+def cell_of(record: Path) -> str:
+    (cell_id,) = read_run(record).cells
+    return cell_id
+
+
 def claims(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["claims", *map(str, arguments)])
 
@@ -92,6 +98,9 @@ def test_explain_goes_down_to_the_cell(mine: Path, record: Path) -> None:
     assert "supported if step > bound: true" in result.stdout
     assert "      step = 0.01010 s (" in result.stdout
     assert "        run " in result.stdout
+    assert f"tpot_s of cell {cell_of(record)} in {record.as_posix()}/events.jsonl\n" in result.stdout
+    assert "formula: " in result.stdout
+    assert "0.01000 s from trial t0 by worker-0: 2 window_opened, 2 step_trace, 1 memory_reading\n" in result.stdout
     assert "strongest argument against: On other devices it is shorter." in result.stdout
     before = "  rules before: supported if a\n  rules before: refuted if b\n  repaired because: c\n"
     assert result.stdout.endswith(before)

@@ -38,15 +38,19 @@ def test_deepseek_v3_on_two_rtx_4090() -> None:
         "bfloat16  1.34 TB  288 MB    731 MB       1.34 TB  does not fit, 1.30 TB too many; 56 devices would hold it",
         "int8      673 GB   288 MB    731 MB       674 GB   does not fit, 626 GB too many; 29 devices would hold it",
     ]
-    assert lines[9] == (
-        "Room on these 2 devices: weights of at most 0.560 bits each (0.572 bits if the weights had all of the "
-        "memory); the narrowest dtype that tokbench knows for it, mxfp4, takes 4.25."
+    assert lines[7] == (
+        "ternary   135 GB   288 MB    731 MB       136 GB   does not fit, 87.8 GB too many; 6 devices would hold it"
     )
-    assert "perfect scaling" in lines[11]
-    assert lines[12].startswith("int8, int4: linear layers and routed experts, with their scales;")
-    assert lines[13] == "Sources:"
-    assert lines[14].startswith("  DeepSeek-V3: https://huggingface.co/deepseek-ai/DeepSeek-V3/")
-    assert lines[15].startswith("  NVIDIA GeForce RTX 4090: https://")
+    assert lines[10] == (
+        "Room on these 2 devices: weights of at most 0.560 bits each (0.572 bits if the weights had all of the "
+        "memory); the narrowest dtype that tokbench knows for it, ternary, takes 1.58."
+    )
+    assert "perfect scaling" in lines[12]
+    assert lines[13].startswith("int8, int4, ternary: linear layers and routed experts, with their scales;")
+    assert "hypothetical" in lines[14] and "https://arxiv.org/abs/2402.17764" in lines[14]
+    assert lines[15] == "Sources:"
+    assert lines[16].startswith("  DeepSeek-V3: https://huggingface.co/deepseek-ai/DeepSeek-V3/")
+    assert lines[17].startswith("  NVIDIA GeForce RTX 4090: https://")
 
 
 def test_what_fits_has_room_and_a_ceiling_and_no_line_on_bits() -> None:
@@ -59,7 +63,7 @@ def test_what_fits_has_room_and_a_ceiling_and_no_line_on_bits() -> None:
 def test_json_carries_numbers_assumptions_and_sources() -> None:
     answer = json.loads(say("Llama-3.1-405B-Instruct", "H100 SXM", "--json"))
     assert ("NVIDIA H100 SXM", 1, 80e9) == tuple(answer["device"].values())
-    assert [("bfloat16", False, 11), ("int8", False, 6), ("int4", False, 4)] == [
+    assert [("bfloat16", False, 11), ("int8", False, 6), ("int4", False, 4), ("ternary", False, 2)] == [
         (fit["dtype"], fit["is_fitting"], fit["devices_needed"]) for fit in answer["fits"]
     ]
     assert any("perfect scaling" in text for text in answer["assumed"])

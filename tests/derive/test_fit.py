@@ -98,16 +98,18 @@ def test_many_users_share_one_forward_pass() -> None:
 def test_deepseek_v3_on_two_rtx_4090() -> None:
     # shared/data/experiments.md, HC6: 48 GB over 671 thousand million weights are 0.57 bit each.
     found = real("DeepSeek-V3", "RTX 4090", 2)
-    assert ["bfloat16", "int8", "int4", "mxfp4"] == [item.dtype for item in found.fits]
+    assert ["bfloat16", "int8", "int4", "ternary", "mxfp4"] == [item.dtype for item in found.fits]
     assert not any(item.is_fitting for item in found.fits)
     assert found.max_bits_per_weight_alone == pytest.approx(0.572, abs=0.0005)
     assert found.max_bits_per_weight is not None and found.max_bits_per_weight < found.max_bits_per_weight_alone
-    assert [56, 29, 18, 16] == [item.devices_needed for item in found.fits]
+    assert [56, 29, 18, 6, 16] == [item.devices_needed for item in found.fits]
 
 
 def test_llama_405b_on_h100() -> None:
     found = real("Llama-3.1-405B-Instruct", "H100 SXM")
-    assert [("bfloat16", 11), ("int8", 6), ("int4", 4)] == [(item.dtype, item.devices_needed) for item in found.fits]
+    assert [("bfloat16", 11), ("int8", 6), ("int4", 4), ("ternary", 2)] == [
+        (item.dtype, item.devices_needed) for item in found.fits
+    ]
     assert not any(item.is_fitting for item in found.fits)
 
 
@@ -157,3 +159,11 @@ def test_every_device_with_a_memory_is_found_by_its_own_name() -> None:
 def test_dtypes_have_a_short_spelling() -> None:
     assert ("bfloat16", "fp8", "int4") == (parse_dtype("BF16"), parse_dtype("float8"), parse_dtype("int4_g32"))
     assert ["bfloat16"] == [item.dtype for item in real("Qwen3-8B", "H100 SXM", 1, "bf16", "bfloat16").fits]
+
+
+def test_ternary_weights_take_their_information_and_one_scale_a_matrix() -> None:
+    found = fit(device(), "1.58bit", Demand(users=1, context_tokens=1))
+    # 2 layers of q 64, k 32, v 32, o 64 and three of 128; the head 80. Embedding 80 and norms 40 in 16 bits.
+    matrices = 2 * (64 + 32 + 32 + 64 + 3 * 128) + 80
+    assert math.ceil(matrices * math.log2(3) / 8 + 2 * (2 * 7 + 1) + 2 * (80 + 40)) == found.weight_bytes
+    assert "ternary" == found.dtype

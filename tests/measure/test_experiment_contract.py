@@ -1,11 +1,17 @@
-"""What every experiment plug must do, by name: a new file under experiments/ is found here, and needs options below."""
+"""What every experiment plug must do, by name: a new file under experiments/ is found here, and needs options below.
+
+One that works on a model itself is no matter of the scripted engine: it must refuse that one, and is held by a test file
+of its own.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from scripted_measure import engine_request, work
-from tokbench.errors import PlugError
+from tokbench.errors import PlugError, SpecError
 from tokbench.measure import experiments
 from tokbench.measure.engines.fake import FakeStepEngine, open_engine
 from tokbench.record.observations import ExperimentPoint
@@ -13,7 +19,14 @@ from tokbench.record.spec import ExperimentSpec, Option
 
 OPTIONS: dict[str, dict[str, Option]] = {"fake": {"steps": 4}}
 """Options that make one repetition short."""
-KINDS = experiments.names()
+HELD_BY = {
+    "answers": "test_experiment_answers.py",
+    "nll": "test_experiment_nll.py",
+    "lossless": "test_lossless.py",
+    "verify_cost": "test_verify_cost.py",
+}
+"""Experiments that need a real model, or more processes than one, with the file that tests them on such."""
+KINDS = [kind for kind in experiments.names() if kind not in HELD_BY]
 WORK = work(rows=2, prompt_tokens=10, output_tokens=9)
 
 
@@ -33,6 +46,18 @@ def points(kind: str, **options: Option) -> list[ExperimentPoint]:
 def test_every_plug_has_options_here_and_a_description(kind: str) -> None:
     assert kind in OPTIONS, f"add options for experiments/{kind} to this file"
     assert experiments.load_plug(kind).DESCRIPTION.strip()
+
+
+@pytest.mark.parametrize("kind", HELD_BY)
+def test_what_needs_a_model_says_so_and_has_tests_of_its_own(kind: str) -> None:
+    plug = experiments.load_plug(kind)
+    assert plug.DESCRIPTION.strip()
+    assert (Path(__file__).parent / HELD_BY[kind]).is_file()
+    with pytest.raises((PlugError, SpecError)) as refused:
+        list(plug.run(engine(), WORK, ExperimentSpec(kind=kind, options={}), "t"))
+    assert refused.value.fix
+    with pytest.raises(PlugError, match="no_such_option"):
+        list(plug.run(engine(), WORK, ExperimentSpec(kind=kind, options={"no_such_option": 1}), "t"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

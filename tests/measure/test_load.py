@@ -11,11 +11,12 @@ from scripted_measure import engine_request, work
 from tokbench.errors import TrialError
 from tokbench.measure import load
 from tokbench.measure.engines import Anchor, Chunk, Request, Step
-from tokbench.measure.engines.fake import FakeRequestEngine, FakeStepEngine, open_engine
+from tokbench.measure.engines.fake import FakeRequestEngine, FakeScript, FakeStepEngine, open_engine
 from tokbench.record.observations import (
     ClockAnchor,
     Event,
     OutputTokens,
+    ReadPass,
     RequestTrace,
     StepTrace,
     WindowClosed,
@@ -323,3 +324,28 @@ def test_warm_up_of_requests_ends_at_its_cap() -> None:
     plain = request_engine()
     endless = itertools.repeat(requests(1))
     assert not load.warm_up_requests(Drifting(plain._request, plain.script), endless, SteadyRule(3, 0.01), cap_s=60)
+
+
+class ReadingStepEngine(FakeStepEngine):
+    """A fake engine whose memory can be read: 10 ms a pass."""
+
+    def read_weights(self, passes: int) -> tuple[int, tuple[float, ...]]:
+        self._advance(0.01 * passes)
+        return 4096, (0.01,) * passes
+
+
+def test_the_memory_is_read_on_both_sides_of_decode_and_in_no_window() -> None:
+    engine = ReadingStepEngine(engine_request("default"), FakeScript())
+    cell = work(rows=1, prompt_tokens=10, output_tokens=4)
+    engine.prepare(cell)
+    events = list(load.run_static_batch(engine, cell, "t", keep_tokens=False))
+    kinds = [event.side if isinstance(event, ReadPass) else event.event for event in events]
+    assert kinds.index("before") < kinds.index("window_opened", kinds.index("before")) < kinds.index("after")
+    opened, closed = (
+        next(e.at_ns for e in events if isinstance(e, kind) and e.window_id == "t/decode")
+        for kind in (WindowOpened, WindowClosed)
+    )
+    before, after = (event.at_ns for event in events if isinstance(event, ReadPass))
+    assert before <= opened
+    assert after >= closed
+    assert [event.read_bytes for event in events if isinstance(event, ReadPass)] == [4096, 4096]

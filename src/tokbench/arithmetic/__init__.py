@@ -5,8 +5,11 @@ It never measures, never reads a file, and knows no model by name: a model is th
 
 from tokbench.arithmetic.precision import (
     BITS_PER_WEIGHT,
+    FP8_BLOCK,
     INT4_GROUP,
+    PACKED,
     QUANTISATIONS,
+    TERNARY,
     Precision,
     bits_per_weight,
     expert_bytes,
@@ -23,7 +26,7 @@ from tokbench.arithmetic.shapes import (
     ParameterCounts,
     count_parameters,
 )
-from tokbench.arithmetic.speculation import speculative_speedup, tokens_per_round
+from tokbench.arithmetic.speculation import implied_alpha, speculative_speedup, tokens_per_round
 from tokbench.arithmetic.steps import (
     Ceilings,
     StepBytes,
@@ -41,8 +44,11 @@ from tokbench.arithmetic.steps import (
 
 __all__ = [
     "BITS_PER_WEIGHT",
+    "FP8_BLOCK",
     "INT4_GROUP",
+    "PACKED",
     "QUANTISATIONS",
+    "TERNARY",
     "Ceilings",
     "ExpertShape",
     "LatentShape",
@@ -56,6 +62,7 @@ __all__ = [
     "expected_distinct_experts",
     "expert_bytes",
     "flops_per_token",
+    "implied_alpha",
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "kv_dtype_of",

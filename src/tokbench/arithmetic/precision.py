@@ -23,26 +23,42 @@ Qwen2.5-0.5B)."""
 class Quantisation(NamedTuple):
     """How weight-only quantisation stores the matrix of a linear layer."""
 
-    element_bits: int
+    element_bits: float
     row_bytes: int
     """Beside each output: its scale, and its zero point."""
     group: int | None
     """Inputs that share a scale and a zero point, both in the type of the activations; None: no groups."""
+    matrix_bytes: int = 0
+    """Beside the whole matrix: its one scale."""
+    block: int | None = None
+    """Side of the squares of weights that share a float32 scale; None: no squares."""
 
+
+FP8_BLOCK = 128
+"""Source: DeepSeek-V3 technical report, arXiv:2412.19437, section 3.3.2: weights are scaled in blocks of 128 x 128."""
 
 # int8 keeps a float32 scale and an int8 zero point per output, fp8 a float32 scale. Source: torchao 0.18.0,
 # quantization/quantize_/workflows: int8_tensor.py, float8_tensor.py; prototype/quantization/int4 (read 2026-11-22).
 QUANTISATIONS = {
     "int8": Quantisation(8, 5, None),
     "fp8": Quantisation(8, 4, None),
+    "fp8_tensor": Quantisation(8, 0, None, matrix_bytes=4),
+    "fp8_block": Quantisation(8, 0, None, block=FP8_BLOCK),
     "int4": Quantisation(4, 0, INT4_GROUP),
+    "int4_g128": Quantisation(4, 0, 128),
 }
+
+# A ternary weight holds log2(3) bits, and each matrix one scale. Nothing here runs such weights, which a model has to
+# be trained to: they tell what would fit. Source: BitNet b1.58, arXiv:2402.17764, section 2 (read 2026-11-22).
+TERNARY = "ternary"
+PACKED = QUANTISATIONS | {TERNARY: Quantisation(math.log2(3), 0, None, matrix_bytes=2)}
 
 # One weight of a large matrix: with its share of a group's scale and zero point (bfloat16 for int4; mxfp4 has an
 # 8-bit scale per 32, OCP Microscaling Formats v1.0), without those of an output. float8: a cache, or every parameter.
 BITS_PER_WEIGHT = {
     **{"float32": 32.0, "bfloat16": 16.0, "float16": 16.0, "float8": 8.0, "fp8": 8.0, "int8": 8.0},
-    **{"int4": 5.0, "mxfp4": 4.25},
+    **{"fp8_tensor": 8.0, "fp8_block": 8.0, "int4": 5.0, "int4_g128": 4.25, "mxfp4": 4.25},
+    **{TERNARY: math.log2(3)},
 }
 BITS_OUTSIDE_EXPERTS = BITS_PER_WEIGHT | {"mxfp4": 16.0}
 
@@ -91,7 +107,7 @@ def weight_bytes(shape: ModelShape, dtype: str | Precision) -> int:
     """Bytes that all weights take; a tied embedding counts once.
 
     float32, bfloat16, float16 and float8 hold for every parameter; `mxfp4` for the matrices of routed experts alone,
-    all else is bfloat16; int8, int4 and fp8 for every linear layer, the head among them unless it is tied: embeddings,
+    all else is bfloat16; int8, int4, fp8 and their kin for every linear layer, the head among them unless it is tied: embeddings,
     norms, router and biases have the type of the activations.
     Leaves out what a kernel pads (int4 on NVIDIA: inputs to multiples of 1024).
     """
@@ -132,17 +148,19 @@ def weight_bytes_read(shape: ModelShape, dtype: str | Precision, experts_read: f
 def linear_bytes(linear: Linear, precision: Precision) -> float:
     """Bytes of the matrices, with the scales and zero points of a quantised type."""
     weights = linear.outputs * linear.inputs
-    if precision.weights not in QUANTISATIONS:
+    if precision.weights not in PACKED:
         return linear.copies * weights * bits_per_weight(precision.weights) / 8
-    how = QUANTISATIONS[precision.weights]
+    how = PACKED[precision.weights]
     scales = 0 if how.group is None else 2 * linear.outputs * math.ceil(linear.inputs / how.group)
     scale_bytes = scales * bits_per_weight(precision.activations) / 8
-    return linear.copies * (weights * how.element_bits / 8 + linear.outputs * how.row_bytes + scale_bytes)
+    blocks = 0 if how.block is None else math.ceil(linear.outputs / how.block) * math.ceil(linear.inputs / how.block)
+    beside = linear.outputs * how.row_bytes + how.matrix_bytes + 4 * blocks + scale_bytes
+    return linear.copies * (weights * how.element_bits / 8 + beside)
 
 
 def _quantised_linears(shape: ModelShape, precision: Precision, counts: ParameterCounts) -> tuple[Linear, ...]:
     """The matrices outside routed experts that do not have the type of the activations."""
-    if precision.weights not in QUANTISATIONS:
+    if precision.weights not in PACKED:
         return ()
     head = (Linear(1, shape.vocab, shape.hidden),) if counts.head else ()
     return list_linears(shape) + head
@@ -156,6 +174,6 @@ def _one_expert_bytes(shape: ModelShape, precision: Precision) -> float:
 
 def _bits_outside(precision: Precision) -> float:
     """Bits of a weight that is neither in a quantised linear layer nor in the matrix of a routed expert."""
-    if precision.weights in QUANTISATIONS:
+    if precision.weights in PACKED:
         return bits_per_weight(precision.activations)
     return BITS_OUTSIDE_EXPERTS[precision.weights]

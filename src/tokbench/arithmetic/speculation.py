@@ -25,3 +25,21 @@ def speculative_speedup(alpha: float, gamma: int, draft_cost_ratio: float, verif
     if draft_cost_ratio < 0.0 or verify_cost_ratio <= 0.0:
         raise ValueError(f"not the cost of a step: draft {draft_cost_ratio}, verify {verify_cost_ratio}")
     return tokens_per_round(alpha, gamma) / (gamma * draft_cost_ratio + verify_cost_ratio)
+
+
+def implied_alpha(
+    speedup: float, gamma: int, draft_cost_ratio: float = 0.0, verify_cost_ratio: float = 1.0
+) -> float | None:
+    """The acceptance that a speed-up needs; None where even accepting every draft gives less.
+
+    The inverse of `speculative_speedup` in alpha. A speed-up below that of no accepted draft needs none: 0.
+    """
+    if speculative_speedup(1.0, gamma, draft_cost_ratio, verify_cost_ratio) < speedup:
+        return None
+    if speculative_speedup(0.0, gamma, draft_cost_ratio, verify_cost_ratio) >= speedup:
+        return 0.0
+    from scipy.optimize import brentq  # scipy costs 0.2 s: not for --help
+
+    return float(
+        brentq(lambda alpha: speculative_speedup(alpha, gamma, draft_cost_ratio, verify_cost_ratio) - speedup, 0.0, 1.0)
+    )

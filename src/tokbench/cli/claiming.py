@@ -47,9 +47,7 @@ def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> N
         DataError: a row is wrong.
     """
     refuse_twice(runs)
-    claims = _choose(load_claims(None if asked.file is None else {str(asked.file): asked.file}), asked)
-    evidence = load_evidence(load_results(runs), load_published(asked.published))
-    verdicts = judge_claims(claims, evidence, datetime.datetime.now(datetime.UTC).date())
+    verdicts = judge_asked(runs, asked)
     if as_json:
         typer.echo(dump_claims(verdicts), nl=False)
     elif asked.name is not None:
@@ -57,6 +55,17 @@ def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> N
             _print_tree(verdict)
     else:
         _print_table(verdicts)
+
+
+def judge_asked(runs: Sequence[Path], asked: AskedClaims) -> tuple[ClaimVerdict, ...]:
+    """The verdicts on the claims that are asked for, as of today.
+
+    Raises:
+        SpecError, RecordError, DataError: as `show_claims`.
+    """
+    claims = _choose(load_claims(None if asked.file is None else {str(asked.file): asked.file}), asked)
+    evidence = load_evidence(load_results(runs), load_published(asked.published))
+    return judge_claims(claims, evidence, datetime.datetime.now(datetime.UTC).date())
 
 
 def _choose(claims: Sequence[ClaimRow], asked: AskedClaims) -> list[ClaimRow]:

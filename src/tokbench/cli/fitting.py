@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from tokbench.arithmetic import BITS_PER_WEIGHT, QUANTISATIONS
+from tokbench.arithmetic import BITS_PER_WEIGHT, PACKED, TERNARY
 from tokbench.derive.fit import (
     Assessment,
     Demand,
@@ -29,6 +29,11 @@ ASSUMED = (
     f"cache of 16 bits (32 with float32 weights); at most {PASS_TOKENS:,} tokens in one forward pass",
     "memory, bandwidth and rates as the datasheet states them; evenly routed experts",
     "a roofline is a ceiling, not a forecast",
+)
+TERNARY_NOTE = (
+    f"{TERNARY}: {BITS_PER_WEIGHT[TERNARY]:.2f} bits, the least that weights of -1, 0 and 1 can take "
+    "(BitNet b1.58, https://arxiv.org/abs/2402.17764, read 2026-11-22): hypothetical. A model has to be trained to "
+    "such weights, and tokbench runs none."
 )
 HEADS = ("dtype", "weights", "KV cache", "activations", "needed", "answer")
 NEED_HEADS = ("dtype", "read per step", "bandwidth", "devices to hold it", "devices for the speed")
@@ -150,9 +155,10 @@ def _say_room(found: Assessment) -> str:
 
 
 def _say_quantised(fits: Sequence[Fit]) -> list[str]:
-    names = [fit.dtype for fit in fits if fit.dtype in QUANTISATIONS]
+    names = [fit.dtype for fit in fits if fit.dtype in PACKED]
     meant = "linear layers and routed experts, with their scales; embeddings, norms and routers stay in bfloat16"
-    return [f"{', '.join(names)}: {meant}."] if names else []
+    said = [f"{', '.join(names)}: {meant}."] if names else []
+    return [*said, TERNARY_NOTE] if TERNARY in names else said
 
 
 def _say_billions(parameters: int) -> str:

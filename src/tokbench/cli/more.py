@@ -1,4 +1,4 @@
-"""Commands on data files and finished records: published, fit, check … import. Each imports what it needs itself."""
+"""Commands on data files and finished records, and `train`. Each imports what it needs itself."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(claims)
     app.command("import")(import_results)
+    app.command()(train)
 
 
 def published(
@@ -129,12 +130,32 @@ def claims(
     file: Annotated[Path | None, typer.Option("--file", help="Claims of your own, in place of ours.")] = None,
     folder: Annotated[Path | None, typer.Option("--published", help="A folder with figures of your own.")] = None,
     as_json: JsonOption = False,
+    measure: Annotated[
+        bool, typer.Option("--run", help="Measure what is missing and can be measured here: plan first, then the runs.")
+    ] = False,
+    is_agreed: Annotated[bool, typer.Option("--yes", help="With --run: do not ask.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --run: folder of the records; default runs/claims. Finished ones are taken."),
+    ] = None,
 ) -> None:
-    """Judge every claim: supported, refuted, partly, open or untested. Exit 0 whatever they are; 5: a row is wrong."""
-    from tokbench.cli import claiming
+    """Judge every claim: supported, refuted, partly, open or untested. Exit 0 whatever they are; 5: a row is wrong.
 
-    asked = claiming.AskedClaims(topic, name, file, folder)
-    claiming.show_claims(tuple(runs or ()), asked, as_json=as_json)
+    With --run as `tokbench run`: 1 a trial failed, 3 an engine or device is missing, 130 interrupted.
+    """
+    from tokbench.cli import claiming
+    from tokbench.errors import SpecError
+
+    asked, folders = claiming.AskedClaims(topic, name, file, folder), tuple(runs or ())
+    if not measure:
+        if is_agreed or out is not None:
+            raise SpecError("--yes and --out belong to --run", key="--run", fix="tokbench claims --run --yes")
+        claiming.show_claims(folders, asked, as_json=as_json)
+        return
+    from tokbench.cli import claim_running
+
+    wanted = claim_running.WantedRun(out or claim_running.DEFAULT_OUT, is_agreed, as_json)
+    raise typer.Exit(int(claim_running.run_missing(folders, asked, wanted)))
 
 
 def import_results(
@@ -156,3 +177,26 @@ def import_results(
     from tokbench.cli import importing
 
     importing.show_import(importing.AskedImport(file, kind, tuple(given or ()), out, as_json))
+
+
+def train(
+    what: Annotated[str, typer.Argument(metavar="mtp|pair", help="A drafting head for a model, or two toy models.")],
+    model: Annotated[
+        str | None, typer.Option(help="mtp: the model that the head is for, as `model.source` in a config.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="mtp: the type that the model runs in while it writes.")] = "bfloat16",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; mtp: default the cache, where `method: mtp` looks.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="pair: small (two cores) or large (a GPU).")] = "small",
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; default by what is trained.")] = None,
+    rows: Annotated[int, typer.Option(min=16, help="mtp: texts that the model writes first.")] = 384,
+    seed: Annotated[int, typer.Option(min=0, help="Of the prompts, the weights and the order.")] = 1,
+) -> None:
+    """Train an MTP head on a model's own text, or a toy pair of target and draft, for speculative decoding."""
+    from rich.console import Console
+
+    from tokbench.cli import training
+
+    asked = training.TrainRequest(what, model, dtype, out, size, steps, rows, seed)
+    training.train(asked, Console(soft_wrap=True))

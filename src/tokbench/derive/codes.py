@@ -55,6 +55,7 @@ class Code(enum.Enum):
     SENTINEL_DRIFT = mark("the sentinel's speed changed from the opening to the closing of a block")
     ON_BATTERY = mark("the machine ran on battery")
     TOKEN_COUNTS = mark("token counts disagree with the request")
+    DRAFT_COUNTS = mark("drafted, accepted and emitted tokens do not add up")
     ABOVE_ROOFLINE = mark("faster than the measured ceiling allows")
     ABOVE_UNIFORM_ROUTING = mark("faster than the measured ceiling allows if tokens were routed evenly to the experts")
     ABOVE_MATMUL_CEILING = mark("more operations per second, in decode or prefill, than the measured ceiling allows")
@@ -83,7 +84,14 @@ NOTES = frozenset(
 )
 """Codes that are told but do not make a cell suspect; those of energy leave its speed as good as it was."""
 INVALIDATING = frozenset(
-    {Code.TOKEN_COUNTS, Code.ABOVE_ROOFLINE, Code.ABOVE_MATMUL_CEILING, Code.ABOVE_DATASHEET, Code.RECOMPILED}
+    {
+        Code.TOKEN_COUNTS,
+        Code.DRAFT_COUNTS,
+        Code.ABOVE_ROOFLINE,
+        Code.ABOVE_MATMUL_CEILING,
+        Code.ABOVE_DATASHEET,
+        Code.RECOMPILED,
+    }
 )
 DISTURBING = (Code.UNSTEADY, Code.FOREIGN_LOAD, Code.CONTENDED_CPU, Code.THROTTLED, Code.CLOCKS_MOVED)
 """Codes that a single repetition can earn. A power cap is none of them: what it leaves is the sustained speed."""
@@ -125,6 +133,11 @@ CRITERIA: Final[Mapping[Code, str]] = {
     ),
     Code.ON_BATTERY: mark("the system reports that it ran on battery"),
     Code.TOKEN_COUNTS: mark("a repetition of a static batch made another number of output tokens than asked"),
+    Code.DRAFT_COUNTS: mark(
+        "in a repetition with drafts the rounds of a row are missing, a round accepted more than it drafted or gave "
+        "another number of tokens than accepted + 1 (fewer only in a row's last), or all together are not the tokens "
+        "that were asked for"
+    ),
     Code.ABOVE_ROOFLINE: t("bandwidth_used_ratio: {above}", above=t(_ABOVE_1)),
     Code.ABOVE_UNIFORM_ROUTING: t("bandwidth_used_ratio of a model that routes to experts: {above}", above=t(_ABOVE_1)),
     Code.ABOVE_MATMUL_CEILING: t("flops_used_ratio or prefill_flops_used_ratio: {above}", above=t(_ABOVE_1)),

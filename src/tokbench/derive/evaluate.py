@@ -10,21 +10,22 @@ from tokbench.derive.codes import DISTURBING, Code
 from tokbench.derive.disturbances import find_disturbances
 from tokbench.derive.energy.rows import CellEnergy
 from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
-from tokbench.derive.repetitions import ByWorker, by_process
+from tokbench.derive.repetitions import ByPrompt, ByWorker, by_process
 from tokbench.derive.stopping import STEERED_BY, Stopped, find_stop
 from tokbench.derive.validity import Validity, judge_cell
 from tokbench.derive.words import t
 from tokbench.record.depth import name_with_layers
-from tokbench.record.facts import Conditions
+from tokbench.record.facts import Conditions, Weights
 from tokbench.record.run import CellRecord, Run
-from tokbench.record.spec import ModelSpec
-from tokbench.stats import Estimate, estimate_blocks, exact
+from tokbench.record.spec import CellSpec, ModelSpec
+from tokbench.stats import Estimate, estimate_blocks, estimate_plain, exact
 from tokbench.units import Unit
 
 Status = Literal["ok", "failed", "oom", "timeout", "skipped", "planned"]
 PRECISIONS = {
     **{"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"},
-    **{"int8": "int8", "int4": "int4", "fp8": "fp8", "mxfp4": "mxfp4"},
+    **{"int8": "int8", "int4": "int4", "int4_g128": "int4", "mxfp4": "mxfp4"},
+    **{"fp8": "fp8", "fp8_tensor": "fp8", "fp8_block": "fp8"},
 }
 
 
@@ -116,7 +117,7 @@ def _compute(context: CellContext) -> dict[str, tuple[float, ...] | Missing]:
     for item in catalog().values():
         try:
             values = item.compute(context)
-            found[item.name] = values if isinstance(values, ByWorker) else tuple(values)
+            found[item.name] = values if isinstance(values, ByWorker | ByPrompt) else tuple(values)
         except UndefinedError as undefined:
             found[item.name] = Missing(str(undefined))
     return found
@@ -131,6 +132,8 @@ def _estimate(
     """The estimate of one metric; the reason why a cell has no repetition tells more than the metric's own."""
     if isinstance(found, Missing):
         return Missing(status_reason or found.reason)
+    if isinstance(found, ByPrompt):
+        return estimate_plain(found, catalog()[name].unit.symbol)
     return summarise(catalog()[name], blocks[name])
 
 
@@ -144,7 +147,7 @@ def _leave_out_disturbed(run: Run, cell: CellRecord, values: Mapping[str, tuple[
     metrics: dict[str, Estimate | Missing] = {}
     for name, again in _compute(CellContext(kept, run)).items():
         had = values[name]
-        if catalog()[name].is_exact or isinstance(had, Missing | ByWorker) or len(had) != before:
+        if catalog()[name].is_exact or isinstance(had, Missing | ByWorker | ByPrompt) or len(had) != before:
             continue
         if after == 0:
             metrics[name] = Missing(t("something disturbed every repetition"))
@@ -198,6 +201,21 @@ def _precision(cell: CellRecord) -> str:
     return cell.model.dtype if dtype == "gguf" and cell.model is not None else PRECISIONS.get(dtype, dtype)
 
 
+def _weights(cell: CellRecord) -> Weights:
+    """What the weights are; where acceptance is replayed, the cell is no better than that."""
+    weights, speculation = cell.model.weights if cell.model else cell.spec.model.weights, cell.spec.speculation
+    is_replayed = speculation != "none" and speculation.method == "replay"
+    return "replay" if is_replayed and weights != "scripted" else weights
+
+
+def _speculation(spec: CellSpec) -> str:
+    """The method of drafting; with the rule of acceptance where that is not lossless."""
+    drafting = spec.speculation
+    if drafting == "none":
+        return "none"
+    return drafting.method if drafting.accept == "lossless" else f"{drafting.method}, {drafting.accept}"
+
+
 def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     """The conditions that the cell's numbers were had under."""
     spec = cell.spec
@@ -206,14 +224,14 @@ def conditions_of(run: Run, cell: CellRecord) -> Conditions:
     prompt = spec.workload.prompt_tokens
     return Conditions(
         model=cell.model.name if cell.model else _name_from_spec(spec.model),
-        weights=cell.model.weights if cell.model else spec.model.weights,
+        weights=_weights(cell),
         precision=_precision(cell),
         prompt_tokens=prompt,
         output_tokens=spec.workload.output_tokens,
         context_tokens=prompt + spec.workload.output_tokens if prompt is not None else None,
         concurrency=static_batch if static_batch is not None else load.concurrency if load.kind == "closed" else None,
         static_batch=static_batch,
-        speculation=spec.speculation if isinstance(spec.speculation, str) else spec.speculation.method,
+        speculation=_speculation(spec),
         engine=spec.engine.kind,
         mode=spec.engine.mode,
         attention_kernel=cell.engine.attention_kernel if cell.engine else None,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tokbench.arithmetic import (
     BITS_PER_WEIGHT,
+    TERNARY,
     Ceilings,
     ModelShape,
     count_parameters,
@@ -26,10 +27,11 @@ from tokbench.errors import SpecError
 from tokbench.record.catalog import DeviceRow, find_device, load_devices
 from tokbench.stats import exact
 
-DENSE_DTYPES = ("bfloat16", "int8", "int4")
+DENSE_DTYPES = ("bfloat16", "int8", "int4", TERNARY)
+"""16, 8, 4 and 1.58 bits: the last is nobody's file of these models, and tells how far narrow weights could go."""
 SPELLINGS = {
     **{"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float8": "fp8"},
-    **{"int4_g32": "int4"},
+    **{"int4_g32": "int4", "1.58bit": TERNARY, "b1.58": TERNARY},
 }
 """Other names that are understood beside those of `arithmetic.BITS_PER_WEIGHT`."""
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tokbench.arithmetic import ModelShape, bytes_read_per_step, flops_per_token, predicted_memory_bytes
+from tokbench.derive.cell_shape import is_routed
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import CellContext
-from tokbench.derive.metrics.roofline import is_routed
 from tokbench.derive.published import PublishedFigure, model_key
 from tokbench.derive.standing import is_cut, weigh
 from tokbench.derive.words import t

@@ -51,6 +51,10 @@ REMEDIES: Final[Mapping[Code, str]] = {
         "Do not use the number: the engine made fewer or more tokens than asked; see its trials in "
         "events.jsonl and report it as a bug of the engine or of tokbench."
     ),
+    Code.DRAFT_COUNTS: mark(
+        "Do not use the number: acceptance and speed-up rest on counts that contradict one another; see the "
+        "speculation_rounds of its trials in events.jsonl and report it as a bug of the engine or of tokbench."
+    ),
     Code.ABOVE_ROOFLINE: mark(
         "Do not use the number: it read less than was counted, or the ceiling was measured too low; "
         "measure again on a quiet device."

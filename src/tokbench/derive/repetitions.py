@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +30,10 @@ class ByWorker(tuple[float, ...]):
         made = cls(value for _, value in listed)
         made.workers = tuple(worker for worker, _ in listed)
         return made
+
+
+class ByPrompt(tuple[float, ...]):
+    """Values of prompts: what the text decides differs from prompt to prompt, not from process to process."""
 
 
 def finished_trials(cell: CellRecord) -> list[Trial]:
@@ -81,6 +86,15 @@ def prefill_s(trial: Trial) -> float:
     return sum(timings.trace_duration_s(trace) for trace in traces)
 
 
+def ceiling_beside(trial: Trial) -> float | None:
+    """Bytes per second that the memory gave beside a repetition's decode; None where it was not read on both sides.
+
+    Formula: geometric mean of the fastest pass before and the fastest pass after.
+    """
+    sides = {read.side: read.read_bytes / min(read.pass_s) for read in trial.reads if read.pass_s}
+    return math.sqrt(sides["before"] * sides["after"]) if len(sides) == 2 else None
+
+
 def rows_of(trial: Trial) -> int:
     """Rows of a static batch.
 
@@ -93,9 +107,29 @@ def rows_of(trial: Trial) -> int:
     return traces[0].rows
 
 
-def row_tokens(trial: Trial) -> int:
-    """Output tokens of one row, the first one included."""
-    return sum(timings.trace_tokens_per_row(t) for t in (*_traces(trial, "prefill"), *_traces(trial, "decode")))
+def all_tokens(trial: Trial) -> int:
+    """Output tokens of all rows of a static batch, the first ones included."""
+    return sum(_row_counts(trial))
+
+
+def _row_counts(trial: Trial) -> list[int]:
+    traces = (*_traces(trial, "prefill"), *_traces(trial, "decode"))
+    counted = [timings.row_token_counts(trace) for trace in traces]
+    return [sum(counts) for counts in zip(*counted, strict=True)] or [0]
+
+
+def row_e2e_s(trial: Trial) -> list[tuple[int, float]]:
+    """Output tokens and seconds, from the prefill's start to its last token, of each row; one
+    pair where all rows of the static batch are alike.
+
+    Raises:
+        UndefinedError: the trial has no prefill window.
+    """
+    begun_s = prefill_s(trial)
+    timed = [timings.row_durations_s(trace) for trace in decode_traces(trial)]
+    seconds = [begun_s + math.fsum(times) for times in zip(*timed, strict=True)] or [begun_s] * rows_of(trial)
+    pairs = list(zip(_row_counts(trial), seconds, strict=True))
+    return pairs[:1] if len(set(pairs)) == 1 else pairs
 
 
 def decode_rates(cell: CellRecord) -> list[float]:
@@ -133,6 +167,8 @@ def by_process(cell: CellRecord, values: Sequence[float]) -> tuple[tuple[float, 
     A metric that gives one value for the whole cell (a size, a ceiling, a percentile over all repetitions) has one
     block: which process it came from is not a question for it.
     """
+    if isinstance(values, ByPrompt):
+        return (tuple(values),)
     workers = values.workers if isinstance(values, ByWorker) else [t.started.worker_id for t in cell.good_trials()]
     if len(values) != len(workers):
         return (tuple(values),)
@@ -151,6 +187,12 @@ def sorted_gaps_s(cell: CellRecord) -> list[list[float]]:
     return [_sorted_gaps_s(trial) for trial in finished_trials(cell)]
 
 
+def _stamps_every_token(trace: StepTrace) -> bool:
+    return all(count == 1 for count in trace.tokens_per_row) and all(
+        count == 1 for counts in trace.tokens_by_row for count in counts
+    )
+
+
 def _sorted_gaps_s(trial: Trial) -> list[float]:
     if trial.requests:
         served = served_requests(trial)
@@ -159,7 +201,7 @@ def _sorted_gaps_s(trial: Trial) -> list[float]:
         stamps = [trace.chunk_at_ns for trace in served]
     else:
         traces = decode_traces(trial)
-        if any(trace.tokens_per_row.count(1) != len(trace.tokens_per_row) for trace in traces):
+        if not all(_stamps_every_token(trace) for trace in traces):
             raise UndefinedError(t("the engine does not stamp every token"))
         stamps = [(trace.start_at_ns, *trace.step_at_ns) for trace in traces]
     gaps = [np.diff(np.asarray(edges, dtype=np.int64)) for edges in stamps]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokbench.arithmetic import count_parameters
+from tokbench.derive.cell_shape import shape_of_cell
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.metrics import CellContext, UndefinedError
-from tokbench.derive.metrics.roofline import shape_of_cell
 from tokbench.derive.published import (
     Comparison,
     Measured,
@@ -132,8 +132,9 @@ def is_cut(cell: CellResult) -> bool:
 def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
     """The cell with the highest value; None where no cell has the metric.
 
-    An invalid cell is taken only where there is no other, so is one of random weights. One of too few repetitions comes
-    first only where it leads by FEW_LEAD; any other doubt is told beside the number and chooses nothing.
+    An invalid cell is taken only where there is no other, so is one of random weights, of replayed acceptance, or of
+    a rule that takes wrong drafts. One of too few repetitions comes first only where it leads by FEW_LEAD; any other
+    doubt is told beside the number and chooses nothing.
     """
     rated = [(cell, value) for cell in cells if isinstance(value := cell.metrics.get(metric), Estimate)]
     if not rated:
@@ -142,7 +143,14 @@ def best_cell(cells: Sequence[CellResult], metric: str) -> CellResult | None:
 
 
 def _rank(cell: CellResult, value: float) -> tuple[bool, bool, float]:
-    return cell.validity.verdict != "invalid", cell.conditions.weights != "random", weigh(cell, value)
+    is_real = cell.conditions.weights not in ("random", "replay") and not is_lossy(cell)
+    return cell.validity.verdict != "invalid", is_real, weigh(cell, value)
+
+
+def is_lossy(cell: CellResult) -> bool:
+    """Whether drafts are accepted that the model would not have chosen: a control, and nobody's speed."""
+    speculation = cell.record.spec.speculation
+    return speculation != "none" and speculation.accept != "lossless"
 
 
 def weigh(cell: CellResult, value: float) -> float:

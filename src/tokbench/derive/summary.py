@@ -18,6 +18,7 @@ from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import METRICS_VERSION
 from tokbench.derive.published import Comparison, NoComparison, list_harness
 from tokbench.derive.sentinels import drift_limit, find_blocks, run_drift
+from tokbench.derive.speculation.listing import list_tables
 from tokbench.derive.standing import Beside
 from tokbench.record.facts import Agreement, CeilingFacts, Frozen
 from tokbench.record.run import Run
@@ -276,6 +277,7 @@ def _tables(cell: CellResult) -> JsonObject:
         tables["identity"] = [
             _plain(item.model_dump(mode="json", exclude={"event", "cell_id"})) for item in cell.record.identity
         ]
+    tables.update({name: _plain(table) for name, table in list_tables(cell.record).items()})
     return tables
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from tokbench.derive.cell_shape import is_routed
 from tokbench.derive.codes import (
     CLOCK_ERROR_SHARE,
     INVALIDATING,
@@ -27,8 +28,8 @@ from tokbench.derive.disturbances import (
     is_throttled,
 )
 from tokbench.derive.metrics import CellContext
-from tokbench.derive.metrics.roofline import is_routed
 from tokbench.derive.sentinels import drifted_blocks
+from tokbench.derive.speculation.rounds import adds_up, is_drafting
 from tokbench.record import timings
 from tokbench.record.facts import DeviceFacts
 from tokbench.record.run import CellRecord, Run, Trial
@@ -128,9 +129,14 @@ def _token_counts(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -
         traces = [
             trace for window in trial.windows.values() if window.kind in ("prefill", "decode") for trace in window.steps
         ]
-        if traces and sum(sum(trace.tokens_per_row) for trace in traces) != wanted:
+        counted = [timings.row_token_counts(trace) for trace in traces]
+        if any(sum(counts) != wanted for counts in zip(*counted, strict=True)):
             return True
     return False
+
+
+def _draft_counts(run: Run, cell: CellRecord, metrics: Mapping[str, Estimate]) -> bool:
+    return is_drafting(cell.spec) and not all(adds_up(cell, trial) for trial in cell.good_trials())
 
 
 def _is_above_one(metrics: Mapping[str, Estimate], name: str) -> bool:
@@ -209,6 +215,7 @@ _TESTS: dict[Code, Callable[[Run, CellRecord, Mapping[str, Estimate]], bool]] = 
     Code.SENTINEL_DRIFT: _sentinel_drift,
     Code.ON_BATTERY: _on_battery,
     Code.TOKEN_COUNTS: _token_counts,
+    Code.DRAFT_COUNTS: _draft_counts,
     Code.ABOVE_ROOFLINE: _above_roofline,
     Code.ABOVE_UNIFORM_ROUTING: _above_uniform_routing,
     Code.ABOVE_MATMUL_CEILING: _above_matmul_ceiling,

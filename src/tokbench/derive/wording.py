@@ -15,7 +15,7 @@ from tokbench.units import format_number, format_value, unit_of
 
 LABELS = {
     "random": mark("random weights"),
-    "replay": mark("replayed weights"),
+    "replay": mark("replayed acceptance"),
     "scripted": mark("scripted engine, no model"),
 }
 """What must stand in every sentence that uses a number had with other than pretrained weights."""
@@ -162,11 +162,28 @@ def say_prompt(cell: CellResult) -> str:
     return t("{prompt} + {output_tokens} output tokens", prompt=prompt, output_tokens=cell.conditions.output_tokens)
 
 
+def say_drafts(cell: CellResult) -> str:
+    """How a cell drafts, or nothing."""
+    drafting = cell.record.spec.speculation
+    if drafting == "none":
+        return ""
+    return t("drafts by {method}, gamma {gamma}", method=cell.conditions.speculation, gamma=drafting.gamma)
+
+
+def say_mode(cell: CellResult) -> str:
+    """The mode of a cell's engine, and how it drafts where it does."""
+    return join(part for part in (str(cell.conditions.mode), say_drafts(cell)) if part)
+
+
+def say_engine(cell: CellResult) -> str:
+    """Engine and mode of a cell, and how it drafts where it does."""
+    return t("{engine} {mode}", engine=cell.conditions.engine, mode=say_mode(cell))
+
+
 def say_cell(cell: CellResult) -> str:
     """One cell in one phrase."""
-    conditions = cell.conditions
-    engine = f"{conditions.engine} {conditions.mode}"
-    return join((say_model(cell), str(conditions.precision), engine, say_load(cell), say_prompt(cell)))
+    parts = (say_model(cell), str(cell.conditions.precision), say_engine(cell), say_load(cell), say_prompt(cell))
+    return join(parts)
 
 
 def say_memory_source(cell: CellResult) -> str:

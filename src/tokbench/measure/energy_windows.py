@@ -83,6 +83,7 @@ class _Window:
             tokens_per_row=tuple(step.tokens_per_row for step in each.steps),
             rows=work.rows,
             context_tokens=work.prompt_tokens,
+            tokens_by_row=tuple(step.round.emitted for step in each.steps if step.round is not None),
             stamped_by=stamped_by,
             clock_error_s=each.clock_error_s,
         )

@@ -6,13 +6,25 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from tokbench.errors import TrialError
-from tokbench.measure.engines import CellWork, Chunk, Request, RequestEngine, Round, Step, StepEngine
+from tokbench.measure.engines import (
+    CellWork,
+    Chunk,
+    ReadingEngine,
+    Request,
+    RequestEngine,
+    Round,
+    Step,
+    StepEngine,
+)
+from tokbench.measure.routing import tell_touches
 from tokbench.record.observations import (
     ClockAnchor,
     Event,
     OutputTokens,
+    ReadPass,
     RequestTrace,
     SpeculationRounds,
     StepTrace,
@@ -24,6 +36,8 @@ from tokbench.record.spec import ClosedLoad, PoissonLoad
 from tokbench.record.timings import step_durations_s
 from tokbench.stats import SteadyRule
 
+READ_PASSES = 3
+"""Passes over the weights on either side of decode: about 60 ms beside 500 on two shared cores."""
 WARMUP_SAMPLES = 3
 WARMUP_SAMPLE_S = 0.25
 WARMUP_MIN_STEPS = 4
@@ -40,7 +54,9 @@ def run_static_batch(engine: StepEngine, work: CellWork, trial_id: str, keep_tok
     engine.rewind(0)
     graphs = engine.graphs_compiled
     yield from _window(engine, work, trial_id, "prefill", lambda: [engine.prefill()])
+    yield from _read_pass(engine, trial_id, "before")
     yield from _window(engine, work, trial_id, "decode", lambda: list(engine.decode(work.output_tokens - 1)))
+    yield from _read_pass(engine, trial_id, "after")
     if engine.graphs_compiled != graphs:
         raise TrialError(
             f"the engine recompiled inside a window ({graphs} graphs before, {engine.graphs_compiled} after)",
@@ -48,6 +64,22 @@ def run_static_batch(engine: StepEngine, work: CellWork, trial_id: str, keep_tok
         )
     if keep_tokens:
         yield OutputTokens(trial_id=trial_id, token_ids=engine.output_tokens())
+        yield from tell_touches(engine, work.rows, trial_id)
+
+
+def _read_pass(engine: StepEngine, trial_id: str, side: Literal["before", "after"]) -> Iterator[ReadPass]:
+    """What the memory gives just before or after decode, where the engine can tell."""
+    found = engine.read_weights(READ_PASSES) if isinstance(engine, ReadingEngine) else None
+    if found is not None:
+        read_bytes, pass_s = found
+        yield ReadPass(
+            trial_id=trial_id,
+            window_id=f"{trial_id}/decode",
+            side=side,
+            at_ns=engine.sync(),
+            read_bytes=read_bytes,
+            pass_s=pass_s,
+        )
 
 
 def _window(

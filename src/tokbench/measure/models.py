@@ -44,6 +44,8 @@ FORMS = {
     "shape": "shape:NAME",
 }
 KEY = "model.source"
+TRAINED_FILE = "trained.json"
+"""Beside weights that `tokbench train` made: its `note` says so wherever they are used."""
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
 _PACKAGE = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[A-Za-z0-9][\w.!+-]*)/(?P<file>[^\\]+\.gguf)")
 
@@ -223,7 +225,19 @@ def _from_folder(source: Source, weights: str) -> ResolvedModel:
     if lacking == "config.json" or (lacking is not None and weights == "pretrained"):
         fix = "`--set model.weights=random` needs config.json only" if lacking != "config.json" else None
         raise SpecError(f"{folder} holds no {lacking}", key=KEY, fix=fix or "give a model's folder")
-    return _with_folder(source, folder.name, Snapshot(folder, None))
+    model = _with_folder(source, folder.name, Snapshot(folder, None))
+    return dataclasses.replace(model, note=_trained_note(folder))
+
+
+def _trained_note(folder: Path) -> str | None:
+    """How weights of our own were trained; None for anybody else's."""
+    if not (folder / TRAINED_FILE).is_file():
+        return None
+    try:
+        return str(json.loads((folder / TRAINED_FILE).read_text(encoding="utf-8"))["note"])
+    except (ValueError, LookupError, TypeError):
+        fix = "train the pair again: tokbench train pair --out DIR"
+        raise SpecError(f"{folder / TRAINED_FILE} has no `note`", key=KEY, fix=fix) from None
 
 
 def _from_package(source: Source, place: _Place, dtype: str) -> ResolvedModel:

@@ -1,4 +1,8 @@
-"""Frozen prompts by task: which of them a repetition works on. The sets lie in `data/prompts/`, each with its hash."""
+"""Frozen prompts by task: which of them a repetition works on. The sets lie in `data/prompts/`, each with its hash.
+
+A set is frozen in `prompts.sha256`: numbers had with other prompts are not comparable. After a wanted change, in that
+folder: `sha256sum *.jsonl > prompts.sha256`, and the record of every run says which set it had.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ from typing import NamedTuple
 from tokbench.errors import DataError, SpecError
 from tokbench.measure.engines import Tokenizer
 from tokbench.record.spec import WorkloadSpec
+
+FROZEN = "prompts.sha256"
+"""As `sha256sum` writes it: hash, two spaces, file name."""
 
 
 class TaskSet(NamedTuple):
@@ -41,11 +48,18 @@ def names() -> list[str]:
 
 
 @functools.cache
+def frozen_hashes() -> dict[str, str]:
+    """SHA-256 by file name."""
+    text = (importlib.resources.files("tokbench.data") / "prompts" / FROZEN).read_text(encoding="utf-8")
+    return {name: digest for digest, name in (line.split() for line in text.splitlines())}
+
+
+@functools.cache
 def read_task(task: str) -> TaskSet:
     """The prompts of a task.
 
     Raises:
-        SpecError: there is no such task. DataError: the file is not what its reader expects.
+        SpecError: there is no such task. DataError: the file is not the frozen one, or not what its reader expects.
     """
     known = names()
     if task not in known:
@@ -53,11 +67,15 @@ def read_task(task: str) -> TaskSet:
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise SpecError(f"there is no task {task!r}", key="workload.task", fix=f"{hint}tasks: {', '.join(known)}")
     content = (importlib.resources.files("tokbench.data") / "prompts" / f"{task}.jsonl").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if frozen_hashes().get(f"{task}.jsonl") != sha256:
+        fix = f"restore the file, or freeze it anew in {FROZEN} (measure/tasks.py says how)"
+        raise DataError("the prompts are not those that were frozen", file=f"data/prompts/{task}.jsonl", fix=fix)
     rows = [json.loads(line) for line in content.decode("utf-8").splitlines() if line.strip()]
     if not rows or not all({"id", "prompt"} <= row.keys() for row in rows):
         raise DataError("each line holds an `id` and a `prompt`", file=f"data/prompts/{task}.jsonl")
     ids = tuple(str(row["id"]) for row in rows)
-    return TaskSet(task, hashlib.sha256(content).hexdigest(), ids, tuple(str(row["prompt"]) for row in rows))
+    return TaskSet(task, sha256, ids, tuple(str(row["prompt"]) for row in rows))
 
 
 def take_prompts(workload: WorkloadSpec, rows: int, tokenizer: Tokenizer | None, repetition: int) -> TakenPrompts:

@@ -281,6 +281,8 @@ def _expert_shape(keys: _Keys, model_type: str, experts_per_token: int | None) -
         # These may stand anywhere; for every sum it is their number that counts.
         step, dense = keys.count("decoder_sparse_step", 1), keys.sequence("mlp_only_layers")
         dense_layers = sum(layer in dense or (layer + 1) % step != 0 for layer in range(layers))
+    if dense_layers == layers:
+        return None
     is_gpt_oss, is_deepseek = model_type == "gpt_oss", model_type == "deepseek_v3"
     has_one_width = model_type in ("mixtral", "gpt_oss")
     return ExpertShape(

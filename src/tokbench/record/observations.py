@@ -15,6 +15,7 @@ from tokbench.record.facts import CeilingFacts, DeviceFacts, EngineFacts, Frozen
 from tokbench.record.probes import ExperimentPoint as ExperimentPoint  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.probes import ExpertTouches as ExpertTouches  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.probes import PromptsStaged as PromptsStaged  # noqa: PLC0414 -- its readers import it from here
+from tokbench.record.probes import ReadPass as ReadPass  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.probes import SpeculationRounds as SpeculationRounds  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.probes import StampedBy as StampedBy  # noqa: PLC0414 -- its readers import it from here
 from tokbench.record.readings import CounterPeriod as CounterPeriod  # noqa: PLC0414 -- its readers import it from here
@@ -282,6 +283,7 @@ Event = Annotated[
     | ExpertTouches
     | ExperimentPoint
     | PromptsStaged
+    | ReadPass
     | EnergyReading
     | PowerReading
     | MeterAbsent

@@ -32,13 +32,18 @@ class SpeculationRounds(Frozen):
 
 
 class ExpertTouches(Frozen):
-    """Distinct experts of one layer, step by step."""
+    """Distinct experts that one layer selected, step by step, in a decode like that of its repetition."""
 
     event: Literal["expert_touches"] = "expert_touches"
     trial_id: str
     layer: int
+    """Counted among the layers with routed experts, from 0."""
     rows: int
     distinct: tuple[int, ...]
+    experts: int | None = None
+    """Experts of the layer."""
+    copied_bytes: tuple[int, ...] = ()
+    """Bytes of experts fetched from the host's memory in each step; empty where all of them lie on the device."""
 
 
 class ExperimentPoint(Frozen):
@@ -53,6 +58,20 @@ class ExperimentPoint(Frozen):
     stamped_by: StampedBy
     values: dict[str, int | float] = Field(default_factory=dict)
     """Raw counts and sums by name (tokens, bytes, nats); no ratio of two of them."""
+
+
+class ReadPass(Frozen):
+    """The memory read whole beside a window, with nothing else to do: what it gave at that moment."""
+
+    event: Literal["read_pass"] = "read_pass"
+    trial_id: str
+    window_id: str
+    side: Literal["before", "after"]
+    at_ns: int
+    read_bytes: int
+    """Bytes of one pass: a sum over the loaded weights."""
+    pass_s: tuple[float, ...]
+    """How long each pass took."""
 
 
 class PromptsStaged(Frozen):

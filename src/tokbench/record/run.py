@@ -33,6 +33,7 @@ from tokbench.record.observations import (
     OutputTokens,
     PowerReading,
     PromptsStaged,
+    ReadPass,
     RepeatabilityChecked,
     RequestTrace,
     RunEnded,
@@ -78,6 +79,7 @@ class Trial:
     speculation: list[SpeculationRounds] = dataclasses.field(default_factory=list)
     experts: list[ExpertTouches] = dataclasses.field(default_factory=list)
     points: list[ExperimentPoint] = dataclasses.field(default_factory=list)
+    reads: list[ReadPass] = dataclasses.field(default_factory=list)
     prompts: PromptsStaged | None = None
     """Where the repetition had prompts of its own."""
     memory: list[MemoryReading] = dataclasses.field(default_factory=list)
@@ -281,6 +283,9 @@ def _spec_of(event: CellPlanned) -> CellSpec:
     return spec.model_copy(update={"labels": dict(event.labels)})
 
 
+_OfProbe: TypeAlias = SpeculationRounds | ExpertTouches | ExperimentPoint | PromptsStaged | ReadPass
+
+
 def _place_in_trial(run: Run, event: Event) -> None:
     if isinstance(event, TrialStarted):
         run.boots.note(event, run.instruments)
@@ -300,7 +305,7 @@ def _place_in_trial(run: Run, event: Event) -> None:
             _known(trial.windows, event.window_id, "window").steps.append(event)
         case RequestTrace():
             trial.requests.append(event)
-        case SpeculationRounds() | ExpertTouches() | ExperimentPoint() | PromptsStaged():
+        case SpeculationRounds() | ExpertTouches() | ExperimentPoint() | PromptsStaged() | ReadPass():
             _place_probe(trial, event)
         case MemoryReading():
             trial.memory.append(event)
@@ -312,8 +317,10 @@ def _place_in_trial(run: Run, event: Event) -> None:
             trial.failed = event
 
 
-def _place_probe(trial: Trial, event: SpeculationRounds | ExpertTouches | ExperimentPoint | PromptsStaged) -> None:
+def _place_probe(trial: Trial, event: _OfProbe) -> None:
     match event:
+        case ReadPass():
+            trial.reads.append(event)
         case SpeculationRounds():
             trial.speculation.append(event)
         case ExpertTouches():

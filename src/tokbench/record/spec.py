@@ -53,7 +53,9 @@ def _alone(value: object) -> object:
 
 DeviceSpec = Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], BeforeValidator(_alone)]
 Duration = Annotated[PositiveFloat, BeforeValidator(parse_duration_s)]
-Dtype = Literal["float32", "bfloat16", "float16", "int8", "int4", "fp8", "mxfp4", "gguf"]
+Dtype = Literal[
+    "float32", "bfloat16", "float16", "int8", "int4", "int4_g128", "fp8", "fp8_tensor", "fp8_block", "mxfp4", "gguf"
+]
 """`gguf`: in the types that the file has; for engines that read such files."""
 Option = str | int | float | bool
 RANDOM_FIX = "add `weights: random` to the model, or leave `layers` out"

@@ -90,6 +90,20 @@ def estimate(values: Sequence[float], unit: str, confidence: float = 0.95) -> Es
     return Estimate(value, low, high, len(values), unit, statistic, basis="repetitions")
 
 
+def estimate_plain(values: Sequence[float], unit: str, confidence: float = 0.95) -> Estimate:
+    """Estimate from independent values that belong to no process, such as shares of prompts: t interval, no logarithms.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    if not values or not all(math.isfinite(value) for value in values):
+        raise ValueError("an estimate needs finite values")
+    if len(values) == 1:
+        return Estimate(values[0], None, None, 1, unit, "mean")
+    value, low, high = spread_of(values).interval(confidence)
+    return Estimate(value, low, high, len(values), unit, "mean", basis="repetitions")
+
+
 def estimate_blocks(blocks: Sequence[Sequence[float]], unit: str, confidence: float = 0.95) -> Estimate:
     """Estimate from the repetitions of each worker process: t interval over the processes' log means.
 

@@ -21,9 +21,10 @@ def value_of(cell: CellResult, name: str) -> float | None:
 
 
 def step_s(cell: CellResult) -> float | None:
-    """Seconds of one decode step of a static batch; None for requests and cells without a speed."""
-    rate = value_of(cell, "decode_tokens_per_s")
-    return None if rate is None or cell.conditions.static_batch is None else 1 / rate
+    """Seconds of one decode step of a static batch; None for requests, drafts and cells without a speed."""
+    rate, conditions = value_of(cell, "decode_tokens_per_s"), cell.conditions
+    is_stepwise = conditions.static_batch is not None and conditions.speculation == "none"
+    return 1 / rate if rate is not None and is_stepwise else None
 
 
 def find_points(results: Results) -> tuple[Point, ...]:
@@ -85,3 +86,11 @@ class Line:
             (self.intercept - intercept, self.intercept + intercept),
             (self.slope - slope, self.slope + slope),
         )
+
+    def interval_at(self, x: float) -> tuple[float, float] | None:
+        """95 % t interval of the line itself at `x`, however far out; None with fewer than three points."""
+        if self._n < 3:
+            return None
+        variance = self._left / (self._n - 2) * (1 / self._total + (x - self._mean_x) ** 2 / self._spread)
+        half, middle = t_quantile(0.975, self._n - 2) * math.sqrt(variance), self.intercept + self.slope * x
+        return middle - half, middle + half

@@ -39,6 +39,30 @@ class Evidence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Repetition:
+    """One repetition behind a measured number: where its events stand in the record."""
+
+    trial_id: str
+    worker_id: str
+    value: float | None
+    """In the metric's unit; None where the metric has one value for the whole cell."""
+    events: tuple[tuple[str, int], ...]
+    """Raw events by kind, and how many."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Beneath:
+    """What a measured number was made of."""
+
+    record: str
+    """The file, as it was named."""
+    cell_id: str
+    metric: str
+    formula: str
+    repetitions: tuple[Repetition, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """One row, cell or statement that an input took a number from."""
 
@@ -61,6 +85,8 @@ class Source:
     labels: tuple[str, ...] = ()
     scale: Scale | None = None
     """Of a measurement; None of all else."""
+    beneath: Beneath | None = None
+    """Of a measurement, down to the record."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tokbench.derive.claims.evidence import Resolved
+from tokbench.derive.claims.evidence import Beneath, Resolved
 from tokbench.derive.claims.saying import (
     STATES,
     say_against,
@@ -23,6 +23,7 @@ from tokbench.derive.claims.saying import (
 from tokbench.derive.claims.values import Truth
 from tokbench.derive.claims.verdicts import ClaimVerdict, PartVerdict
 from tokbench.derive.words import join, t
+from tokbench.units import format_number
 
 
 class Line(NamedTuple):
@@ -103,10 +104,25 @@ def _gap_lines(part: PartVerdict) -> Iterator[Line]:
         yield Line(2, t("missing: {name}: {reason}", name=cause.input or "-", reason=cause.reason))
 
 
+def _beneath_lines(beneath: Beneath, unit: str, depth: int) -> Iterator[Line]:
+    """From the number of a cell to the record: the formula, then each repetition with its raw events."""
+    cell, record = beneath.cell_id, beneath.record
+    yield Line(depth, t("{metric} of cell {cell} in {record}", metric=beneath.metric, cell=cell, record=record))
+    if beneath.formula:
+        yield Line(depth + 1, t("formula: {formula}", formula=beneath.formula))
+    for one in beneath.repetitions:
+        events = join([f"{count} {kind}" for kind, count in one.events])
+        value = "" if one.value is None else f"{format_number(one.value, 4)} {'' if unit == '1' else unit}".strip()
+        where = t("trial {trial} by {worker}: {events}", trial=one.trial_id, worker=one.worker_id, events=events)
+        yield Line(depth + 1, where if not value else t("{value} from {where}", value=value, where=where))
+
+
 def _input_lines(item: Resolved, depth: int) -> Iterator[Line]:
     yield Line(depth, f"{item.name} = {say_input(item)}")
     for source in item.sources:
         yield Line(depth + 1, say_source(source), source.url)
+        if source.beneath is not None:
+            yield from _beneath_lines(source.beneath, source.unit, depth + 2)
     for text in item.left_out:
         yield Line(depth + 1, t("left out: {what}", what=text))
     if item.row.why is not None:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from tokbench.derive.claims.beneath import find_beneath
 from tokbench.derive.claims.dimensions import PLAIN, ReadUnit
 from tokbench.derive.claims.evidence import Evidence, Resolved, Scale, Source
 from tokbench.derive.claims.from_rows import scaled, unit_or_fault
@@ -64,7 +65,8 @@ def resolve_measured(name: str, row: Input, evidence: Evidence) -> Resolved:
         value = Lacking(unit.dimension, asked.by, frozenset({Cause(name, found, row.can_be_had)}))
         return Resolved(name, row, value, unit_text, (), left_out)
     value = _value(name, asked, found, unit)
-    return Resolved(name, row, value, unit_text, tuple(_source(one, unit_text) for one in found), left_out)
+    sources = tuple(_source(one, unit_text, metric) for one in found)
+    return Resolved(name, row, value, unit_text, sources, left_out)
 
 
 def _metric(asked: MeasuredInput, evidence: Evidence) -> tuple[str, str]:
@@ -188,7 +190,7 @@ def _pick(pick: Pick, found: Sequence[_Found]) -> tuple[Interval, Sequence[_Foun
     return hull([one.interval for one in found]), found
 
 
-def _source(one: _Found, unit: str) -> Source:
+def _source(one: _Found, unit: str, metric: str) -> Source:
     conditions, validity = one.cell.conditions, one.cell.validity
     labels = [] if conditions.weights == "pretrained" else [f"{conditions.weights} weights"]
     labels += [] if validity.verdict == "valid" else [f"suspect: {', '.join(code.name for code in validity.reasons)}"]
@@ -202,6 +204,7 @@ def _source(one: _Found, unit: str) -> Source:
         conditions=conditions,
         labels=tuple(labels),
         scale=_scale(one),
+        beneath=find_beneath(one.result, one.cell, metric),
     )
 
 

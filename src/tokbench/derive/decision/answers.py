@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tokbench.derive.bounds.verdicts import is_cached
+from tokbench.derive.cell_shape import shape_of_cell
 from tokbench.derive.decision.promises import Hold, Promise, judge_load
 from tokbench.derive.decision.sweeps import Sweep, users_of
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.metrics import CellContext, UndefinedError
-from tokbench.derive.metrics.roofline import shape_of_cell
 from tokbench.record.run import Run
 from tokbench.stats import Estimate
 

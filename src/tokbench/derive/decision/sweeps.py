@@ -27,6 +27,7 @@ class Barred(enum.Enum):
     REPLAY = "replay"
     SCRIPTED = "scripted"
     UNKNOWN_WEIGHTS = "unknown_weights"
+    LOSSY = "lossy"
     EXPERIMENT = "experiment"
     OPEN_LOAD = "open_load"
 
@@ -91,6 +92,8 @@ def why_barred(cell: CellResult) -> Barred | None:
         return kinds.get(conditions.weights or "", Barred.UNKNOWN_WEIGHTS)
     if conditions.speculation == "replay":
         return Barred.REPLAY
+    if spec.speculation != "none" and spec.speculation.accept != "lossless":
+        return Barred.LOSSY
     if spec.experiment != "none":
         return Barred.EXPERIMENT
     return Barred.OPEN_LOAD if users_of(cell) is None else None

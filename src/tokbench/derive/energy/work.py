@@ -10,6 +10,7 @@ from tokbench.derive.repetitions import UndefinedError, served_requests
 from tokbench.derive.words import t
 from tokbench.record.observations import RequestTrace, StepTrace
 from tokbench.record.run import Trial
+from tokbench.record.timings import tokens_at_stamps
 
 
 class Segment(NamedTuple):
@@ -74,10 +75,10 @@ def output_work(traces: Sequence[StepTrace]) -> Work:
         UndefinedError: no step was stamped.
     """
     parts = [
-        Segment(start, end, trace.rows * tokens)
+        Segment(start, end, tokens)
         for trace in traces
         for start, end, tokens in zip(
-            (trace.start_at_ns, *trace.step_at_ns), trace.step_at_ns, trace.tokens_per_row, strict=False
+            (trace.start_at_ns, *trace.step_at_ns), trace.step_at_ns, tokens_at_stamps(trace), strict=False
         )
     ]
     return _work(parts, traces)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tokbench.arithmetic import kv_cache_bytes, precision_on
+from tokbench.derive.cell_shape import shape_of_cell
+from tokbench.derive.kv.ways import has_expanded_cache
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.words import mark, t
 from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
@@ -55,9 +58,9 @@ def weight_bytes(context: CellContext) -> Values:
 
 @metric(BYTES_PER_TOKEN, Better.LOWER, mark("KV cache per token"), order=42, is_exact=True)
 def kv_bytes_per_token(context: CellContext) -> Values:
-    """Bytes that one token of one sequence takes in the cache, read off the cache object.
+    """Bytes that one token of one sequence takes in the cache, all layers together, read off the cache object.
 
-    Formula: kv_bytes_allocated / (cache_rows * static_batch).
+    Formula: kv_bytes_allocated / (cache_rows * static_batch). What stands against it is predicted_kv_bytes_per_token.
     """
     prepared = [p for p in context.cell.prepared if p.kv_bytes_allocated and p.cache_rows]
     if not prepared:
@@ -68,3 +71,40 @@ def kv_bytes_per_token(context: CellContext) -> Values:
     if rows is None or last.kv_bytes_allocated is None or last.cache_rows is None:
         raise UndefinedError(t("the number of sequences is not fixed"))
     return [last.kv_bytes_allocated / (last.cache_rows * rows)]
+
+
+@metric(BYTES_PER_TOKEN, Better.LOWER, mark("KV cache per token, by the formula"), order=42, is_exact=True)
+def predicted_kv_bytes_per_token(context: CellContext) -> Values:
+    """The same from the model's sizes alone: what the formulas of `tokbench fit` and the roofline count with.
+
+    Formula: layers * 2 * kv_heads * head_dim * element; with latent attention (MLA) layers * (kv_lora_rank +
+    qk_rope_head_dim) * element, or layers * heads * (qk_nope_head_dim + qk_rope_head_dim + v_head_dim) * element where
+    the cell keeps it expanded. A window layer counts with its share of cache_rows. Source: arithmetic.kv_cache_bytes.
+    """
+    shape, cell, device = shape_of_cell(context), context.cell, context.run.device
+    held = [prepared.cache_rows for prepared in cell.prepared if prepared.cache_rows]
+    if not held:
+        raise UndefinedError(t("the engine allocates its cache as it grows, or does not show it"))
+    activations = precision_on(cell.spec.model.dtype, device.kind if device is not None else "unknown").activations
+    dtype = (cell.engine.kv_dtype if cell.engine is not None else None) or activations
+    return [kv_cache_bytes(shape, held[-1], dtype, has_expanded_cache(cell)) / held[-1]]
+
+
+@metric(BYTES, Better.LOWER, mark("Prefill memory beyond the weights"), order=44, is_exact=True)
+def prefill_extra_bytes(context: CellContext) -> Values:
+    """The most memory that a prefill held besides the weights: cache, activations, scores and workspaces.
+
+    Formula: largest allocator_peak of the finished trials - weight_bytes. A trial's peak counts from the moment its
+    cache is emptied, and a prefill holds a whole prompt's activations where a decode step holds one token's; a cell
+    whose prompt is no longer than its output is left out, and so is every CPU, whose peak is of the whole process.
+    """
+    cell = context.cell
+    found = [r.value_bytes for trial in cell.good_trials() for r in trial.memory if r.source == "allocator_peak"]
+    if not found:
+        raise UndefinedError(t("no allocator was read: the peak of a whole process does not tell a prefill's memory"))
+    if cell.model is None or cell.model.weight_bytes is None:
+        raise UndefinedError(t("the engine does not tell the bytes of its weights"))
+    prompt, output = cell.spec.workload.prompt_tokens, cell.spec.workload.output_tokens
+    if prompt is None or prompt <= output:
+        raise UndefinedError(t("the prompt is no longer than the output: a decode step may hold more than the prefill"))
+    return [float(max(found) - cell.model.weight_bytes)]

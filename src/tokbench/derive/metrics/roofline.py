@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from tokbench import arithmetic
 from tokbench.arithmetic import Ceilings, ModelShape, flops_per_token, precision_on, roofline_step_s
+from tokbench.derive.cell_shape import shape_of_cell
+from tokbench.derive.kv.ways import has_expanded_cache
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
-from tokbench.derive.repetitions import decode_rates, finished_trials, prefill_s
+from tokbench.derive.repetitions import ceiling_beside, decode_rates, finished_trials, prefill_s
 from tokbench.derive.words import mark, t
-from tokbench.errors import TokbenchError
-from tokbench.record.catalog import DeviceRow, find_device, shape_from_config
+from tokbench.record.catalog import DeviceRow, find_device
 from tokbench.record.facts import CeilingFacts
 from tokbench.units import BYTES_PER_S, BYTES_PER_STEP, FLOPS_PER_S, RATIO, TOKENS_PER_S, Better
 
@@ -84,29 +84,6 @@ def _nominal_flops_per_s(context: CellContext) -> float:
     return float(teraflops) * 1e12 * _devices(context)
 
 
-def shape_of_cell(context: CellContext) -> ModelShape:
-    """The closed forms' view of the cell's model.
-
-    Raises:
-        UndefinedError: the record does not hold the model's config.
-    """
-    model = context.cell.model
-    if model is None or model.config_json is None:
-        raise UndefinedError(t("the record does not hold the model's config"))
-    try:
-        return shape_from_config(json.loads(model.config_json), model.name)
-    except TokbenchError as error:
-        raise UndefinedError(t("the model's shape is not known: {fault}", fault=error.message)) from None
-
-
-def is_routed(context: CellContext) -> bool:
-    """Whether the cell's model is known to route tokens to experts: what a step reads then hangs on the routing."""
-    try:
-        return shape_of_cell(context).experts is not None
-    except UndefinedError:
-        return False
-
-
 def _mean_context(context: CellContext) -> int:
     """Mean real context length of the decode window of a static batch."""
     spec = context.cell.spec
@@ -121,6 +98,12 @@ def _rows(context: CellContext) -> int:
     if load.kind != "static_batch":
         raise UndefinedError(t("requests come and go: bytes per step are not fixed"))
     return load.static_batch
+
+
+def _needs_steps(context: CellContext) -> None:
+    """Refuse a cell with drafts: a pass of the target gives several tokens, and the drafts read memory too."""
+    if context.cell.spec.speculation != "none":
+        raise UndefinedError(t("with drafts the bytes of a token are not those of a step; see the cell without drafts"))
 
 
 def step_bytes(context: CellContext) -> float:
@@ -166,7 +149,8 @@ def bytes_at_context(context: CellContext, context_tokens: int) -> float:
     precision = precision_on(context.cell.spec.model.dtype, device.kind if device is not None else "unknown")
     kv_dtype = context.cell.engine.kv_dtype if context.cell.engine is not None else None
     try:
-        kv = rows * arithmetic.kv_cache_bytes(shape, context_tokens, kv_dtype or precision.activations)
+        form = (kv_dtype or precision.activations, has_expanded_cache(context.cell))
+        kv = rows * arithmetic.kv_cache_bytes(shape, context_tokens, *form)
         if (
             model is not None
             and model.weight_bytes
@@ -175,7 +159,7 @@ def bytes_at_context(context: CellContext, context_tokens: int) -> float:
         ):
             loaded = (model.weight_bytes, model.lookup_bytes, model.expert_bytes)
             return arithmetic.measured_bytes_read_per_step(*loaded, _expert_share(shape, rows), kv).total
-        return arithmetic.bytes_read_per_step(shape, precision, rows, context_tokens, kv_dtype).total
+        return arithmetic.bytes_read_per_step(shape, precision, rows, context_tokens).weights + kv
     except ValueError as error:
         raise UndefinedError(t("the bytes of a step cannot be counted: {fault}", fault=str(error))) from None
 
@@ -248,6 +232,7 @@ def roofline_decode_tokens_per_s(context: CellContext) -> Values:
     read once, the KV cache at its mean real length. Without a matrix-multiply ceiling memory alone counts. With
     routed experts the expected distinct experts under uniform routing are counted: skewed routing reads less.
     """
+    _needs_steps(context)
     try:
         matmul: float | None = _matmul_ceiling(context)
     except UndefinedError:
@@ -285,12 +270,15 @@ def bytes_read_per_step_allocated(context: CellContext) -> Values:
 def bandwidth_used_ratio(context: CellContext) -> Values:
     """Share of the measured read ceiling that decode used.
 
-    Formula: bytes read per step * decode_tokens_per_s / read_bytes_per_s; memory only, the compute wall is left out.
-    With routed experts the expected distinct experts under uniform routing are counted: skewed routing reads less.
-    Above 1 the count of bytes or the ceiling is wrong.
+    Formula: bytes read per step * decode_tokens_per_s / ceiling; memory only, the compute wall is left out. The ceiling
+    is what the memory gave beside that very repetition where it was read there (CPUs: geometric mean of the fastest
+    pass before and the fastest after), else read_bytes_per_s. With routed experts the expected distinct experts under
+    uniform routing are counted: skewed routing reads less. Above 1 the count of bytes or the ceiling is wrong.
     """
-    ceiling, size = _read_ceiling(context), memory_bytes_per_step(context)
-    return [rate * size / ceiling for rate in decode_rates(context.cell)]
+    _needs_steps(context)
+    size, rates = memory_bytes_per_step(context), decode_rates(context.cell)
+    ceilings = [ceiling_beside(trial) or _read_ceiling(context) for trial in finished_trials(context.cell)]
+    return [rate * size / ceiling for rate, ceiling in zip(rates, ceilings, strict=True)]
 
 
 @metric(RATIO, Better.HIGHER, mark("Bandwidth used, datasheet"), order=6)
@@ -299,6 +287,7 @@ def nominal_bandwidth_used_ratio(context: CellContext) -> Values:
 
     Formula: bytes read per step * decode_tokens_per_s / memory bandwidth of the device's row in devices.yaml.
     """
+    _needs_steps(context)
     ceiling, size = _nominal_bytes_per_s(context), memory_bytes_per_step(context)
     return [rate * size / ceiling for rate in decode_rates(context.cell)]
 

@@ -6,12 +6,12 @@ import statistics
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import (
+    all_tokens,
     decode_rates,
     decode_s,
     finished_trials,
     prefill_s,
-    row_tokens,
-    rows_of,
+    row_e2e_s,
     served_requests,
 )
 from tokbench.derive.words import mark, t
@@ -97,8 +97,9 @@ def itl_p99_s(context: CellContext) -> Values:
 def decode_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of one stream after the first token: TTFT is left out.
 
-    Formula: static batch: tokens per row in the decode window / its duration; requests: mean over requests of
-    (tokens after the first chunk) / (last chunk - first chunk).
+    Formula: static batch: tokens per row in the decode window / its duration; with drafts, mean over rows of the row's
+    tokens / the time until its last; requests: mean over requests of (tokens after the first chunk) / (last chunk -
+    first chunk).
     """
     return decode_rates(context.cell)
 
@@ -107,7 +108,8 @@ def decode_tokens_per_s(context: CellContext) -> Values:
 def e2e_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of one stream with the time to first token.
 
-    Formula: output tokens of one stream / (prefill_s + decode_s), or / e2e_latency_s of a request, mean over requests.
+    Formula: output tokens of one stream / (prefill_s + decode_s), or / e2e_latency_s of a request, mean over requests;
+    with drafts, mean over rows, each until its last token.
     """
     values = []
     for trial in finished_trials(context.cell):
@@ -121,7 +123,7 @@ def e2e_tokens_per_s(context: CellContext) -> Values:
                 raise UndefinedError(t("no request came to its end"))
             values.append(statistics.fmean(rates))
         else:
-            values.append(row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
+            values.append(statistics.fmean(tokens / seconds for tokens, seconds in row_e2e_s(trial)))
     return values
 
 
@@ -129,7 +131,8 @@ def e2e_tokens_per_s(context: CellContext) -> Values:
 def e2e_latency_s(context: CellContext) -> Values:
     """Time from asking until the last output token.
 
-    Formula: prefill_s + decode_s of a static batch; mean over requests of last chunk - scheduled.
+    Formula: prefill_s + decode_s of a static batch; with drafts, mean over rows of the time until the row's last token;
+    mean over requests of last chunk - scheduled.
     """
     values = []
     for trial in finished_trials(context.cell):
@@ -139,7 +142,7 @@ def e2e_latency_s(context: CellContext) -> Values:
                 raise UndefinedError(t("no request came to its end"))
             values.append(statistics.fmean(known))
         else:
-            values.append(prefill_s(trial) + decode_s(trial))
+            values.append(statistics.fmean(seconds for _, seconds in row_e2e_s(trial)))
     return values
 
 
@@ -147,7 +150,7 @@ def e2e_latency_s(context: CellContext) -> Values:
 def output_tokens_per_s(context: CellContext) -> Values:
     """Output tokens per second of all streams together.
 
-    Formula: all output tokens / time from asking to the last of them: static batch: rows * output tokens per row /
+    Formula: all output tokens / time from asking to the last of them: static batch: output tokens of all rows /
     (prefill_s + decode_s); requests: output tokens of all / (last chunk of all - first request sent).
     """
     values = []
@@ -161,7 +164,7 @@ def output_tokens_per_s(context: CellContext) -> Values:
             tokens = sum(timings.request_tokens(trace) for trace in served)
             values.append(tokens / ((max(stamps) - sent) * timings.NS))
         else:
-            values.append(rows_of(trial) * row_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
+            values.append(all_tokens(trial) / (prefill_s(trial) + decode_s(trial)))
     return values
 
 

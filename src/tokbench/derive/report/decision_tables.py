@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tokbench.derive import likeness
+from tokbench.derive import likeness, wording
 from tokbench.derive.decision import Decision, DecisionRow
 from tokbench.derive.decision.answers import Outcome
 from tokbench.derive.decision.grades import Grade, Weakness
@@ -84,7 +84,7 @@ def _workload_field(row: DecisionRow, several: bool) -> Cell:
     said, cell = say_workload(row.workload, several), row.answer.cell
     if cell is None:
         return Cell(said)
-    return Cell(join((said, f"{cell.conditions.engine} {cell.conditions.mode}"), SEMICOLON))
+    return Cell(join((said, wording.say_engine(cell)), SEMICOLON))
 
 
 def _users_field(row: DecisionRow) -> Cell:

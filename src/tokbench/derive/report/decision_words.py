@@ -21,6 +21,7 @@ BARRED_WORDS: Final[Mapping[Barred, str]] = {
     Barred.REPLAY: mark("replayed weights or drafts"),
     Barred.SCRIPTED: mark("a scripted engine"),
     Barred.UNKNOWN_WEIGHTS: mark("weights of unknown origin"),
+    Barred.LOSSY: mark("drafts that the model would not have chosen"),
     Barred.EXPERIMENT: mark("an experiment instead of requests"),
     Barred.OPEN_LOAD: mark("an open load, which fixes no number of users"),
 }

@@ -78,7 +78,7 @@ def _lines(cells: Sequence[CellResult], metric: str) -> dict[str, Points]:
             scope = cell.energy.headline[0].group.scope
             conditions = cell.conditions
             prompt = "" if conditions.prompt_tokens is None else f", prompt {conditions.prompt_tokens}"
-            name = f"{wording.say_model(cell)}, {conditions.engine} {conditions.mode}{prompt}, {scope}"
+            name = f"{wording.say_model(cell)}, {wording.say_engine(cell)}{prompt}, {scope}"
             lines.setdefault(f"{cell.run_name}: {name}" if several else name, []).append((rows, value))
     return {name: sorted(points, key=lambda point: point[0]) for name, points in lines.items()}
 

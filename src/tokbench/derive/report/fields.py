@@ -93,6 +93,6 @@ def cell_columns() -> tuple[Column, ...]:
 def cell_fields(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     """What tells a cell from its neighbours, under cell_columns(): model with label, engine and mode, load, prompt."""
     name = join((wording.say_model(cell), str(cell.conditions.precision)))
-    mode = f"{cell.conditions.engine} {cell.conditions.mode}"
+    mode = wording.say_engine(cell)
     prompt = count_field(cell.conditions.prompt_tokens)
     return Cell(in_run(cell.run_name, name, with_run)), Cell(mode), load_field(cell), prompt

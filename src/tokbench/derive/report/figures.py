@@ -226,4 +226,4 @@ def _bar_name(cell: CellResult, with_run: bool) -> str:
     conditions = cell.conditions
     prompt = "" if conditions.prompt_tokens is None else f", prompt {conditions.prompt_tokens}"
     run = f"{cell.run_name}: " if with_run else ""
-    return f"{run}{wording.say_model(cell)}\n{conditions.mode}, {wording.say_load(cell)}{prompt}"
+    return f"{run}{wording.say_model(cell)}\n{wording.say_mode(cell)}, {wording.say_load(cell)}{prompt}"

@@ -12,6 +12,7 @@ from tokbench.derive.distributions import Distribution
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.published_joules import JoulesBeside
 from tokbench.derive.report.document import Figure
+from tokbench.derive.speculation.found import SpeculationFound
 from tokbench.derive.standing import Standing
 
 
@@ -38,6 +39,8 @@ class Material:
     """What the runs mean for a purchase; None where nobody asked."""
     joules: tuple[JoulesBeside, ...] = ()
     """Metered cells beside published joules per token of the same model."""
+    speculation: SpeculationFound = SpeculationFound()
+    """Cells with drafts beside those without; empty where nothing was drafted."""
 
     @property
     def cells(self) -> list[CellResult]:

@@ -60,7 +60,7 @@ def _curves(points: Sequence[TradeOff], with_run: bool) -> Curves:
     for point in points:
         conditions = point.cell.conditions
         prompt = "" if conditions.prompt_tokens is None else f", prompt {conditions.prompt_tokens}"
-        name = f"{wording.say_model(point.cell)}, {conditions.precision}, {conditions.mode}{prompt}"
+        name = f"{wording.say_model(point.cell)}, {conditions.precision}, {wording.say_mode(point.cell)}{prompt}"
         curves.setdefault(f"{point.cell.run_name}: {name}" if with_run else name, []).append(point)
     loads = {name: {_load(point) for point in members} for name, members in curves.items()}
     return {name: sorted(members, key=_load) for name, members in curves.items() if len(loads[name]) > 1}

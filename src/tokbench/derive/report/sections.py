@@ -13,16 +13,21 @@ from tokbench.derive.report.cost_section import cost_sections
 from tokbench.derive.report.decision_section import decision_sections
 from tokbench.derive.report.document import Chrome, Document
 from tokbench.derive.report.energy_section import energy_sections
+from tokbench.derive.report.experts_section import experts_sections
 from tokbench.derive.report.joules_section import joules_sections
+from tokbench.derive.report.kv_section import kv_sections
 from tokbench.derive.report.latency_section import latency_sections
 from tokbench.derive.report.limits_section import limits_sections
+from tokbench.derive.report.lossless_section import lossless_sections
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.method_section import method_sections
 from tokbench.derive.report.opening_section import opening_section
 from tokbench.derive.report.projection_section import projection_sections
+from tokbench.derive.report.speculation_section import speculation_sections
 from tokbench.derive.report.statistics_section import statistics_sections
 from tokbench.derive.report.time_section import time_sections
 from tokbench.derive.report.vendors_section import appendix_sections, vendors_sections
+from tokbench.derive.report.verify_section import verify_sections
 from tokbench.derive.standing import is_cut
 from tokbench.derive.words import join, language, t
 
@@ -42,7 +47,12 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             *time_sections(material),
             *latency_sections(material),
             *bound_sections(material),
+            *kv_sections(material),
+            *experts_sections(material),
             *projection_sections(material),
+            *speculation_sections(material),
+            *verify_sections(material),
+            *lossless_sections(material),
             *claims_sections(material.claims),
             *energy_sections(material),
             *joules_sections(material),

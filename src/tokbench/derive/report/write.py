@@ -28,11 +28,16 @@ from tokbench.derive.report.bound_figures import draw_bounds
 from tokbench.derive.report.canvas import Drawn
 from tokbench.derive.report.cells_file import cells_csv, cells_parquet
 from tokbench.derive.report.energy_figures import draw_energy
+from tokbench.derive.report.experts_figures import draw_experts
 from tokbench.derive.report.figures import draw_figures
 from tokbench.derive.report.html import render_html
+from tokbench.derive.report.kv_figures import draw_caches
 from tokbench.derive.report.markdown import render_markdown
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.sections import build_document
+from tokbench.derive.report.speculation_figures import draw_speculation
+from tokbench.derive.report.verify_figures import draw_verify_cost
+from tokbench.derive.speculation.found import SpeculationFound, find_speculation
 from tokbench.derive.standing import Standing, take_standing
 from tokbench.derive.summary import dump_summary, summarise_results
 from tokbench.derive.words import ENGLISH, in_language
@@ -123,6 +128,7 @@ class _Found(NamedTuple):
     distributions: tuple[Distribution, ...]
     decision: Decision
     joules: tuple[JoulesBeside, ...]
+    speculation: SpeculationFound
 
     @property
     def cells(self) -> list[CellResult]:
@@ -136,12 +142,18 @@ def _find(results: Sequence[Results], figures: Sequence[PublishedFigure], vendor
     decision = decide(results, Market(tuple(figures), tuple(vendors), find_rents(results)))
     standing = take_standing(results, figures, vendors)
     joules = set_joules_beside(results, figures)
-    return _Found(tuple(results), standing, bounds, find_distributions(cells), decision, joules)
+    speculation = find_speculation(results, figures)
+    return _Found(tuple(results), standing, bounds, find_distributions(cells), decision, joules, speculation)
 
 
 def _draw(found: _Found) -> tuple[Drawn, ...]:
-    figures = draw_figures(found.cells, found.standing, found.distributions)
-    return (*figures, *draw_bounds(found.bounds), *draw_energy(found.cells))
+    figures = (
+        *draw_figures(found.cells, found.standing, found.distributions),
+        *draw_speculation(found.speculation),
+        *draw_verify_cost(found.results),
+        *draw_experts(found.cells),
+    )
+    return (*figures, *draw_bounds(found.bounds), *draw_energy(found.cells), *draw_caches(found.results))
 
 
 def _gather(found: _Found, vendors: tuple[str, ...], drawn: Sequence[Drawn], extras: Extras) -> Material:
@@ -155,6 +167,7 @@ def _gather(found: _Found, vendors: tuple[str, ...], drawn: Sequence[Drawn], ext
         distributions=found.distributions,
         decision=found.decision,
         joules=found.joules,
+        speculation=found.speculation,
         claims=extras.claims,
         baselines=_set_beside(found.results, extras.baseline),
     )

@@ -163,6 +163,17 @@ class StagingEngine(Protocol):
 
 
 @runtime_checkable
+class ReadingEngine(Protocol):
+    """What a step engine does besides where it can tell how fast its memory is at a given moment."""
+
+    def read_weights(self, passes: int) -> tuple[int, tuple[float, ...]] | None:
+        """Read all weights so many times with nothing else to do: bytes and seconds of each pass.
+
+        None where that would tell nothing: small weights, or a device whose memory nobody else uses.
+        """
+
+
+@runtime_checkable
 class TorchEngine(Protocol):
     """A step engine that shows its PyTorch model to experiments: they may run it, and leave it as they found it."""
 

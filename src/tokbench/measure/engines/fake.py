@@ -6,10 +6,12 @@ all times of one process are off, drawn from its id), `weight_bytes`, `kv_bytes_
 `fail_at_rows`, `fail` (oom | engine | segfault | kill | hang) and `fail_in` (prepare | prefill): from that static batch
 on, preparing or prefilling fails in that way; `repeats` (default true): whether doing the same twice gives the same;
 `paced` (default false): the scripted clock goes with this machine's, and the work takes as long as it says.
+Drafts are scripted too: `measure/scripted_rounds.py` has the options of `speculation`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -34,6 +36,7 @@ from tokbench.measure.engines import (
     Step,
     Tokenizer,
 )
+from tokbench.measure.scripted_rounds import METHODS, RoundScript, play, read_script
 from tokbench.record.facts import EngineFacts, Frozen, ModelFacts
 
 DESCRIPTION = EngineDescription(
@@ -44,6 +47,8 @@ DESCRIPTION = EngineDescription(
     devices=("cpu",),
     packages=(),
     extra=None,
+    drafting=METHODS,
+    drafting_modes=("default",),
 )
 VOCABULARY = 512
 
@@ -151,6 +156,7 @@ class FakeStepEngine(_Scripted):
     def __init__(self, request: EngineRequest, script: FakeScript) -> None:
         super().__init__(request, script)
         self._work: CellWork | None = None
+        self._rounds: RoundScript | None = None
         self._position = 0
         self._made = 0
 
@@ -182,9 +188,14 @@ class FakeStepEngine(_Scripted):
     def prepare(self, work: CellWork) -> Prepared:
         """Stage the work, or fail as scripted."""
         self._work = work
+        self._rounds = None if work.speculation is None else read_script(work.speculation)
         self._fail_if_scripted("prepare")
         cache_rows = work.prompt_tokens + work.output_tokens
         return Prepared(cache_rows, cache_rows * work.rows * self.script.kv_bytes_per_token, None)
+
+    def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
+        """Take other prompts of the same number and length: they make no difference to a script."""
+        self._work = dataclasses.replace(self._staged(), prompts=prompts)
 
     def prefill(self) -> Step:
         """Advance the clock by the script's prefill, or fail as scripted."""
@@ -199,12 +210,23 @@ class FakeStepEngine(_Scripted):
             _fail(script.fail)
 
     def decode(self, steps: int) -> Iterator[Step]:
-        """Advance the clock step by step."""
+        """Advance the clock step by step, or round by round."""
+        if self._rounds is not None:
+            yield from self._draft(self._rounds, steps)
+            return
         rows = self._staged().rows
         for _ in range(steps):
             self._position += 1
             self._made += 1
             yield Step(self._advance(self.script.step_s + self.script.step_s_per_row * rows), 1)
+
+    def _draft(self, script: RoundScript, steps: int) -> Iterator[Step]:
+        work = self._staged()
+        for found in play(work, script, steps, self._position, self._random):
+            seconds = found.draft_s + found.verify_s + found.other_s + self.script.step_s_per_row * work.rows
+            yield Step(self._advance(seconds), min(found.emitted), found)
+        self._position += steps
+        self._made += steps
 
     def rewind(self, position: int) -> None:
         """Set the position back, and with it what was made since the prefill."""

@@ -8,6 +8,7 @@ and go, a paged cache, transformers' own scheduler). cuda, rocm (torch built wit
 from __future__ import annotations
 
 from tokbench.measure.engines import EngineDescription, EngineRequest, RequestEngine, StepEngine
+from tokbench.measure.engines.transformers.drafting import METHODS
 
 DESCRIPTION = EngineDescription(
     kind="transformers",
@@ -15,6 +16,8 @@ DESCRIPTION = EngineDescription(
     modes=("eager", "compiled", "continuous"),
     request_modes=("continuous",),
     parallel_modes=("eager", "compiled"),
+    drafting=tuple(METHODS),
+    drafting_modes=("eager", "compiled"),
     devices=("cuda", "rocm", "cpu", "mps"),
     packages=("torch", "transformers", "accelerate", "safetensors"),
     extra="local",
@@ -32,10 +35,11 @@ def open_engine(request: EngineRequest) -> StepEngine | RequestEngine:
         from tokbench.measure.engines.transformers.continuous import ContinuousEngine  # torch
 
         return ContinuousEngine(request)
-    if len(request.devices) > 1:
-        from tokbench.measure.engines.transformers.split_engine import SplitEngine  # torch
+    is_cut = request.engine.options.get("cut", "none") != "none"
+    if is_cut or len(request.devices) > 1:
+        from tokbench.measure.engines.transformers.split_engine import open_split  # torch
 
-        return SplitEngine(request)
+        return open_split(request)
     from tokbench.measure.engines.transformers.engine import TransformersEngine  # torch
 
     return TransformersEngine(request)

@@ -16,6 +16,9 @@ SPLIT = "split_gqa"
 INLINE = "inline_gqa"
 """Sums that inductor fuses with what stands around them: no call, no copy. Made for CPUs."""
 NAMES = (PACKED, SPLIT, INLINE)
+EXPANDED, LATENT, ABSORBED = "mla_expanded", "mla_latent", "mla_absorbed"
+LATENT_WAYS = (EXPANDED, LATENT, ABSORBED)
+"""Ways of DeepSeek-V3's latent attention (mla.py); what they have left to attend goes through transformers' sdpa."""
 SPLIT_TOKENS = 256
 """Cached tokens per piece of `split_gqa`: a piece of one key head in bfloat16 is 128 KiB of keys and values."""
 
@@ -38,7 +41,8 @@ def register() -> None:
     """Make our kernels known to transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    for name, kernel in ((PACKED, packed_attention), (SPLIT, split_attention), (INLINE, inline_attention)):
+    ours = ((PACKED, packed_attention), (SPLIT, split_attention), (INLINE, inline_attention))
+    for name, kernel in (*ours, *((way, plain_attention) for way in LATENT_WAYS)):
         AttentionInterface.register(name, kernel)
         AttentionMaskInterface.register(name, mask_unless_causal)
 
@@ -76,6 +80,27 @@ def _grouped(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) 
     if tokens != 1 or mask is None or mask.shape[1] != 1:
         return None
     return _Grouped(rows, key.shape[1], heads // key.shape[1], width, key.shape[2])
+
+
+def plain_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' own sdpa under another name, so that the record tells what is done around it.
+
+    In a prefill, values narrower than keys (latent attention: 128 beside 192) are filled up with zeros and cut again:
+    PyTorch's flash kernels want one width, and without them a CPU writes the score of every pair of tokens out.
+    """
+    width = value.shape[-1]
+    if query.shape[2] == 1 or width >= key.shape[-1]:
+        return _sdpa(module, (query, key, value), attention_mask, **kwargs)
+    wide = torch.nn.functional.pad(value, (0, key.shape[-1] - width))
+    found, _ = _sdpa(module, (query, key, wide), attention_mask, **kwargs)
+    return found[..., :width], None
 
 
 def _sdpa(module: Any, tensors: tuple[Any, ...], mask: torch.Tensor | None, **kwargs: Any) -> tuple[torch.Tensor, None]:

@@ -8,6 +8,7 @@ import torch
 from transformers.cache_utils import StaticCache, StaticLayer
 
 from tokbench.errors import PlugError, TrialError
+from tokbench.measure.engines.transformers.attention import EXPANDED
 
 PADDING_STEPS = (1024, 512, 256, 128, 64, 16)
 MAX_PADDING_SHARE = 0.005
@@ -93,6 +94,8 @@ def growing_bytes_per_row(config: Any, element_bytes: int) -> float:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     latent = getattr(config, "kv_lora_rank", None)
     width = latent + config.qk_rope_head_dim if latent else 2 * heads * head_dim
+    if latent and config._attn_implementation == EXPANDED:
+        width = config.num_attention_heads * (config.qk_nope_head_dim + config.qk_rope_head_dim + config.v_head_dim)
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     return float(sum(kind == "full_attention" for kind in kinds) * width * element_bytes)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 
 from tokbench.measure.engines import Divergence, Repeat
-from tokbench.measure.engines.transformers import kernels
-from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
+from tokbench.measure.engines.transformers import attention, kernels
+from tokbench.measure.engines.transformers.opening import Loop
 
 MAX_LOGITS_BYTES = 10**9
 """What the logits of an identity check may take, all rows and steps in float32; beyond it tokens alone are compared."""
-
-Loop = EagerLoop | CompiledLoop
 
 
 def compare_with_generate(model: Any, loop: Loop, ids: torch.Tensor | None, count: int) -> Divergence:
@@ -22,13 +21,23 @@ def compare_with_generate(model: Any, loop: Loop, ids: torch.Tensor | None, coun
     _work_through(loop, ids, count - 1)
     ours = loop.made()[0].tolist()
     loop.rewind(0)
-    theirs, logits = _generate(model, ids, count, loop.experts)
+    with _own_attention(model):
+        theirs, logits = _generate(model, ids, count, loop.experts)
     first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
     gap = None
     if first is not None and logits is not None:
         top = logits[first][0].float().topk(2).values
         gap = float(top[0] - top[1])
     return Divergence("transformers generate, greedy", count, first, gap)
+
+
+def _own_attention(model: Any) -> contextlib.AbstractContextManager[None]:
+    """transformers' own latent attention for the reference, where ours stands in its place."""
+    if model.config._attn_implementation not in attention.LATENT_WAYS:
+        return contextlib.nullcontext()
+    from tokbench.measure.engines.transformers import mla  # a model class of transformers
+
+    return mla.as_in_transformers(model)
 
 
 def _generate(
@@ -77,9 +86,9 @@ def repeat_alone(loop: Loop, alone: Loop, ids: torch.Tensor, steps: int) -> Repe
 
 def _work_through(loop: Loop, ids: torch.Tensor, steps: int) -> None:
     loop.rewind(0)
+    loop.draw_again()
     loop.prefill(ids)
-    for _ in range(steps):
-        loop.step()
+    loop.advance(steps)
 
 
 def _compare_states(

@@ -27,11 +27,16 @@ from tokbench.measure.engines import (
 )
 from tokbench.measure.engines.transformers import checks, kernels, memory, quantised, streamed
 from tokbench.measure.engines.transformers.clocks import open_clock
+from tokbench.measure.engines.transformers.drafting.drafter import Keeper
+from tokbench.measure.engines.transformers.drafting.loop import DraftingLoop, Seat
+from tokbench.measure.engines.transformers.experts import count_touches, lay_out_experts
+from tokbench.measure.engines.transformers.experts_drawn import is_routing_drawn
 from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
 from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
+from tokbench.measure.engines.transformers.opening import Loop, count_kernels, is_greedy, open_loop
 from tokbench.measure.engines.transformers.options import read_options
-from tokbench.measure.engines.transformers.profiling import count_operators
+from tokbench.measure.routing import LayerTouches
 from tokbench.record.facts import EngineFacts, ModelFacts
 
 ENVIRONMENT = (
@@ -46,6 +51,10 @@ ENVIRONMENT = (
     "TRANSFORMERS_SDPA_FORCE_GQA",
 )
 """Variables that change speed, kept in the record where they are set."""
+
+
+MIN_READ_BYTES = 1 << 28
+"""Fewer bytes of weights may stay in a large cache between two passes over them."""
 
 
 class TransformersEngine:
@@ -63,25 +72,24 @@ class TransformersEngine:
         self._versions = {name: importlib.metadata.version(name) for name in packages}
         torch.set_num_threads(request.threads)
         torch.set_grad_enabled(False)
+        self._stretch: torch.Tensor | None = None
         with out_of_memory_named():
             self._model = load_model(request)
+            self._experts_notes = lay_out_experts(self._model, self._options, request)
             self._streamed = self._lay_out_weights()
         self._model_facts = model_facts(request, self._model)
         self._tokenizer = load_tokenizer(request)
         self._clock = open_clock(self._device)
-        self._loop: EagerLoop | CompiledLoop | None = None
+        self._loop: Loop | None = None
+        self._keeper = Keeper()
         self._ids: torch.Tensor | None = None
 
     def _lay_out_weights(self) -> int:
         """On a CPU, weights in large pages and linear layers as loops over them; how many layers."""
         if self._device.type != "cpu":
             return 0
-        streamed.move_to_large_pages(self._model)
-        is_compiled = self._request.engine.mode == "compiled" and self._options.compile_backend == "inductor"
-        if not (is_compiled and self._options.stream_weights):
-            return 0
-        streamed.settle_rotations(self._model)
-        return streamed.stream_linears(self._model)
+        self._stretch, count = streamed.lay_out(self._model, self._request.engine.mode, self._options)
+        return count
 
     @property
     def facts(self) -> EngineFacts:
@@ -105,7 +113,7 @@ class TransformersEngine:
         )
 
     def _notes(self, experts: kernels.ExpertsChoice) -> tuple[str, ...]:
-        notes = [] if self._loop is None else list(self._loop.notes)
+        notes = [*self._experts_notes, *(() if self._loop is None else self._loop.notes)]
         if experts.prefill != experts.decode:
             notes.append(f"experts kernel of the prefill: {experts.prefill}")
         if self._request.engine.mode == "compiled":
@@ -154,7 +162,7 @@ class TransformersEngine:
 
         return int(counters["stats"]["unique_graphs"])
 
-    def _open_loop(self) -> EagerLoop | CompiledLoop:
+    def _open_loop(self) -> Loop:
         if self._loop is None:
             raise TrialError("nothing was prepared", cause="engine")
         return self._loop
@@ -175,6 +183,7 @@ class TransformersEngine:
     def _released_on_failure(self) -> Iterator[None]:
         """Leave no cell behind that is half prepared, or whose memory somebody else may need now."""
         with contextlib.ExitStack() as undo, out_of_memory_named():
+            undo.callback(self._keeper.turn_to, None)
             undo.callback(self._release)
             yield
             undo.pop_all()
@@ -189,39 +198,35 @@ class TransformersEngine:
 
     def _prepare(self, work: CellWork) -> Prepared:
         self._ids = torch.tensor(work.prompts, dtype=torch.long, device=self._device)
-        experts = kernels.choose_experts(self._model, self._request, work.rows)
         is_compiled = self._request.engine.mode == "compiled"
-        if is_compiled:
-            weight_bytes = self._model_facts.weight_bytes or 0
-            self._loop = CompiledLoop(self._model, work, experts, weight_bytes, self._options)
-        else:
-            self._loop = EagerLoop(self._model, work, experts, self._options)
-        loop = self._loop
+        seat = Seat(self._model, self._request, self._options, self._model_facts.weight_bytes or 0, self._keeper)
+        self._loop = loop = open_loop(seat, work)
         self._clock.reserve(work.output_tokens)
+        if isinstance(loop, DraftingLoop):
+            loop.reserve(self._clock)
         loop.prefill(self._ids)
         kv_bytes = loop.cache_bytes()
         begun = time.monotonic()
         loop.compile()
         self._clock.sync()
         compile_s = time.monotonic() - begun if is_compiled else None
-        kernel_count, counted_by = self._count_kernels(loop)
+        kernel_count, counted_by = count_kernels(loop)
         loop.rewind(0)  # trying the step out left the cache beyond its prefill
         return Prepared(loop.cache_rows, kv_bytes, compile_s, kernel_count, counted_by)
 
-    def _count_kernels(self, loop: EagerLoop | CompiledLoop) -> tuple[int | None, str | None]:
-        """What one step hands to the device, and how it was counted."""
-        if loop.uses_device_graph:
-            return loop.kernels_per_step, "kernel nodes of the captured graph"
-        if not loop.steps_left:
-            return None, None
-        loop.restart()
-        return count_operators(loop.step), "operators and generated kernels, views left out"
+    @torch.inference_mode()
+    def read_weights(self, passes: int) -> tuple[int, tuple[float, ...]] | None:
+        """The weights summed up where they lie; None on an accelerator, and where caches may hold them."""
+        if self._stretch is None or self._stretch.numel() < MIN_READ_BYTES:
+            return None
+        return self._stretch.numel(), streamed.read_whole(self._stretch, passes)
 
     @property
     def model(self) -> Any:
         """The model itself, for experiments."""
         return self._model
 
+    @torch.inference_mode()
     def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
         """Take prompts of the same number and length in the place of those prepared."""
         ids = torch.tensor(prompts, dtype=torch.long, device=self._device)
@@ -251,6 +256,8 @@ class TransformersEngine:
         if not 0 < steps <= loop.steps_left or loop.steps_left == loop.work.output_tokens:
             raise TrialError(f"cannot decode {steps} steps: {loop.steps_left} are left after a prefill", cause="engine")
         with self._released_on_failure():
+            if isinstance(loop, DraftingLoop):
+                return iter(loop.decode(steps, clock))
             clock.begin()
             for _ in range(steps):
                 loop.step()
@@ -285,9 +292,12 @@ class TransformersEngine:
     def check_identity(self, tokens: int) -> Divergence | None:
         """Greedy tokens of row 0 beside those of transformers' own `generate` on the same batch.
 
-        None where memory does not suffice for the check; the cell stays prepared.
+        None where memory is short, where tokens are drawn or accepted otherwise, and where routing is drawn, which
+        `generate` does not know; the cell stays prepared.
         """
         loop = self._open_loop()
+        if is_routing_drawn(self._model) or not is_greedy(loop.work):
+            return None
         count = min(tokens, loop.work.output_tokens)
         with self._released_on_failure(), contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
             return checks.compare_with_generate(self._model, loop, self._ids, count)
@@ -303,12 +313,22 @@ class TransformersEngine:
         count = min(steps, loop.work.output_tokens - 1)
         with self._released_on_failure(), contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
             found = [checks.repeat_itself(loop, ids, count)]
-            if isinstance(loop, EagerLoop) and loop.work.rows > 1:
+            if isinstance(loop, EagerLoop) and loop.work.rows > 1 and loop.work.temperature == 0:
                 work = CellWork(loop.work.prompts[:1], loop.work.output_tokens)
                 alone = EagerLoop(self._model, work, loop.experts, self._options)
                 found.append(checks.repeat_alone(loop, alone, ids, count))
             return found
         loop.rewind(0)
+        self._free_unused()
+        return []
+
+    @torch.inference_mode()
+    def touch_experts(self) -> list[LayerTouches]:
+        """Which experts the cell's decode selects; empty for a dense model, and where memory does not suffice."""
+        loop, ids = self._open_loop(), self._ids
+        assert ids is not None
+        with contextlib.suppress(torch.OutOfMemoryError), out_of_memory_named():
+            return count_touches(self._model, EagerLoop(self._model, loop.work, loop.experts, self._options), ids)
         self._free_unused()
         return []
 

@@ -38,6 +38,10 @@ class FolderTokenizer:
         """The ids of a text."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, special tokens left out."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
 
 def load_tokenizer(request: EngineRequest) -> FolderTokenizer | None:
     """The tokenizer, or None where there is none."""
@@ -60,6 +64,10 @@ def load_model(request: EngineRequest) -> Any:
         quantised.check_request(request)
     model = _random_model(request) if request.model.weights == "random" else _pretrained_model(request)
     kernels.choose_attention(model, request)
+    if request.engine.attention in attention.LATENT_WAYS:
+        from tokbench.measure.engines.transformers import mla  # a model class of transformers
+
+        mla.install(model, request.engine.attention)
     return model.eval()
 
 

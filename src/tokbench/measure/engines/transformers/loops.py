@@ -7,7 +7,6 @@ Nothing in a step waits for the device. Source of the loop: shared/facts/transfo
 from __future__ import annotations
 
 import abc
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,11 +17,11 @@ from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
 from tokbench.measure.engines.transformers import attention, caches, graphs, kernels, replay
 from tokbench.measure.engines.transformers.attention_choice import CANDIDATES, fastest_attention, time_on_device
-from tokbench.measure.engines.transformers.launches import InductorBackend
+from tokbench.measure.engines.transformers.compiling import compiled, cpu_backend
+from tokbench.measure.engines.transformers.experts_drawn import follow_steps
 from tokbench.measure.engines.transformers.options import Options
+from tokbench.measure.engines.transformers.sampling import Sampling, open_noise, take
 
-RECOMPILE_LIMIT = 512
-"""Every (rows, cache length) is a shape of its own; dynamo's default limit of 8 would end a sweep."""
 COMPILED_PREFILL_TOKENS = 1024
 """Up to so many prompt tokens of all rows a GPU's prefill is compiled by itself: beyond them the device works longer
 than the host needs to launch (8 billion parameters: 16 TFLOP, 20 ms on an H200), and every length is another graph."""
@@ -38,27 +37,30 @@ class Buffers(NamedTuple):
     history: torch.Tensor
 
 
-def greedy_step(model: Any, token: torch.Tensor, position: torch.Tensor, cache: Any) -> torch.Tensor:
-    """One forward pass. `token`, `position`: (rows, 1); returns the next token (rows, 1)."""
+def greedy_step(
+    model: Any, token: torch.Tensor, position: torch.Tensor, cache: Any, sampling: Sampling | None = None
+) -> torch.Tensor:
+    """One forward pass. `token`, `position`: (rows, 1); returns the next token (rows, 1), the likeliest or a drawn one."""
     logits = model(
         input_ids=token, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
     ).logits
-    next_token: torch.Tensor = logits[:, -1].argmax(-1, keepdim=True)
-    return next_token
+    return take(logits[:, -1], sampling)
 
 
-def kept_step(model: Any, buffers: Buffers, cache: Any) -> None:
+def kept_step(model: Any, buffers: Buffers, cache: Any, sampling: Sampling | None) -> None:
     """One forward pass that leaves its token where the next one looks for it, and in the history."""
-    token = greedy_step(model, buffers.token, buffers.position, cache)
+    token = greedy_step(model, buffers.token, buffers.position, cache, sampling)
     buffers.token.copy_(token)
     buffers.history.scatter_(1, buffers.index, token)
     buffers.index.add_(1)
     buffers.position.add_(1)
 
 
-def prefill_step(model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: Any) -> torch.Tensor:
+def prefill_step(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: Any, sampling: Sampling | None
+) -> torch.Tensor:
     """The same for several tokens; a function of its own, since dynamo counts and keeps graphs by function."""
-    return greedy_step(model, ids, positions, cache)
+    return greedy_step(model, ids, positions, cache, sampling)
 
 
 class _Loop(abc.ABC):
@@ -83,6 +85,8 @@ class _Loop(abc.ABC):
             )
         )
         self._prompt_positions = torch.arange(work.prompt_tokens, device=device).expand(work.rows, -1)
+        self._noise = open_noise(device, work.seed, work.temperature)
+        self._sampling = None if self._noise is None else self._noise.sampling(work.rows, model.config.vocab_size)
         self._made = 0
 
     @property
@@ -100,11 +104,15 @@ class _Loop(abc.ABC):
         if self._made:
             raise TrialError("a prefill needs an empty cache: rewind to 0 first", cause="engine")
         kernels.use_experts(self._model, self.experts.prefill)
+        follow_steps(self._model, self._buffers.index)
+        if self._noise is not None:
+            self._noise.begin()
         try:
             for start in range(0, self.work.prompt_tokens, self._chunk):
                 attention.set_prefill_from_empty(start == 0)
                 piece = slice(start, start + self._chunk)
-                token = self._prefill(self._model, ids[:, piece], self._prompt_positions[:, piece], self._cache)
+                positions = self._prompt_positions[:, piece]
+                token = self._prefill(self._model, ids[:, piece], positions, self._cache, self._sampling)
         finally:
             attention.set_prefill_from_empty(False)
             kernels.use_experts(self._model, self.experts.decode)
@@ -141,6 +149,27 @@ class _Loop(abc.ABC):
         """Back to just after the prefill."""
         self.rewind(self.work.prompt_tokens)
 
+    def draw_again(self) -> None:
+        """Let the next prefill start the random numbers from their beginning; nothing where none are drawn."""
+        if self._noise is not None:
+            self._noise.restart()
+
+    @abc.abstractmethod
+    def _pass(self) -> None:
+        """Launch one forward pass over the newest token of every row."""
+
+    def step(self) -> None:
+        """One token for every row."""
+        if self._noise is not None:
+            self._noise.refill()
+        self._pass()
+        self._made += 1
+
+    def advance(self, steps: int) -> None:
+        """So many tokens for every row."""
+        for _ in range(steps):
+            self.step()
+
     def states(self) -> list[torch.Tensor]:
         """Cached keys and values, layer by layer, as far as they are filled: (rows, heads, tokens, width) each."""
         tensors = [tensor for layer in self._cache.layers for tensor in (layer.keys, layer.values)]
@@ -174,10 +203,8 @@ class EagerLoop(_Loop):
     def compile(self) -> None:
         """Nothing to compile."""
 
-    def step(self) -> None:
-        """One token for every row."""
-        kept_step(self._model, self._buffers, self._cache)
-        self._made += 1
+    def _pass(self) -> None:
+        kept_step(self._model, self._buffers, self._cache, self._sampling)
 
     def _rewind_cache(self, position: int) -> None:
         if position == 0:
@@ -207,9 +234,9 @@ class CompiledLoop(_Loop):
                 "a sliding window cannot be filled in chunks in the mode compiled", fix="leave out prefill_chunk"
             )
         self._device_type = self._buffers.token.device.type
-        self._compiled = _compiled(kept_step, options, self._device_type)
+        self._compiled = compiled(kept_step, options, self._device_type)
         if self.compiles_prefill:
-            self._prefill = _compiled(prefill_step, options, self._device_type)
+            self._prefill = compiled(prefill_step, options, self._device_type)
         self._graph: Any = None
         self._direct: Callable[[], None] | None = None
 
@@ -228,7 +255,7 @@ class CompiledLoop(_Loop):
         if self._direct is not None:
             self._direct()
         else:
-            self._compiled(self._model, self._buffers, self._cache)
+            self._compiled(self._model, self._buffers, self._cache, self._sampling)
 
     def compile(self) -> None:
         """Compile the step, and on a GPU capture it; the cache has to be rewound to 0 after it."""
@@ -295,13 +322,11 @@ class CompiledLoop(_Loop):
         caches.rewind_static(self._cache, self.work.prompt_tokens, self.work.prompt_tokens)
         self._set(1)
 
-    def step(self) -> None:
-        """One token for every row: a replay, or the compiled call."""
+    def _pass(self) -> None:
         if self._graph is not None:
             self._graph.replay()
         else:
             self._launch()
-        self._made += 1
 
     def _rewind_cache(self, position: int) -> None:
         caches.rewind_static(self._cache, position, self._held)
@@ -312,28 +337,3 @@ class CompiledLoop(_Loop):
             self._graph.reset()
         self._graph = self._direct = None
         self._cache = None
-
-
-def _compiled(step: Any, options: Options, device_type: str) -> Any:
-    """A step under torch.compile; dynamo keeps what it compiled by shape and backend, across cells."""
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    torch._dynamo.config.accumulated_recompile_limit = RECOMPILE_LIMIT
-    if options.compile_backend == "inductor" and device_type == "cpu":
-        return torch.compile(step, fullgraph=True, dynamic=False, backend=cpu_backend())
-    tuned = options.compile_backend == "inductor" and options.coordinate_descent and device_type == "cuda"
-    return torch.compile(
-        step,
-        fullgraph=True,
-        dynamic=False,
-        backend=options.compile_backend,
-        options={"coordinate_descent_tuning": True} if tuned else None,
-    )
-
-
-@functools.cache
-def cpu_backend() -> InductorBackend:
-    """Inductor for a CPU; one object for all cells.
-
-    Kernels are named in profiles, so that they can be counted; shapes are not asserted again at every call.
-    """
-    return InductorBackend({"cpp.enable_kernel_profile": True, "size_asserts": False, "force_pointwise_cat": True})

@@ -10,11 +10,14 @@ from tokbench.errors import PlugError
 
 BACKENDS = ("inductor", "aot_eager", "eager")
 PREFILLS = ("auto", "always", "never")
+CUTS = ("none", "tensor", "pipeline")
+ROUTINGS = ("own", "uniform", "zipf", "correlated")
+MAX_EXPONENT = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one engine; all but `prefill_chunk` are of the mode `compiled`."""
+    """The options of one engine; all are of the mode `compiled` that do not say otherwise."""
 
     compile_backend: str = "inductor"
     """What torch.compile hands the graph to; `aot_eager` and `eager` generate no code: for tests of the loop."""
@@ -34,6 +37,15 @@ class Options:
     """On a GPU, time our attention kernels over each cell's cache and take the fastest (attention_choice.py)."""
     stream_weights: bool = True
     """On a CPU, write a float32 linear layer with one row as a loop over its weights (streamed.py)."""
+    cut: str = "none"
+    """Hold the model in two processes of one CPU, mode eager: cut through every layer (`tensor`) or between layers
+    (`pipeline`); their link can be given a delay (links.py, experiment `link`)."""
+    routing: str = "own"
+    """`uniform`, `zipf` or `correlated` draws which experts a token goes to, in any mode (experts_drawn.py)."""
+    routing_skew: float = 0.0
+    """Of `zipf`, the exponent; of `correlated`, the probability that a token takes the experts of the one before."""
+    resident_experts: float = 1.0
+    """Share of each layer's experts that lies on the device, mode eager; the rest is copied there (offload.py)."""
 
 
 def read_options(given: Mapping[str, str | int | float | bool]) -> Options:
@@ -57,11 +69,31 @@ def read_options(given: Mapping[str, str | int | float | bool]) -> Options:
     options = dataclasses.replace(Options(), **given)  # type: ignore[arg-type]  # names and types were checked above
     _refuse_unknown("compile_backend", options.compile_backend, BACKENDS)
     _refuse_unknown("compile_prefill", options.compile_prefill, PREFILLS)
+    _refuse_unknown("cut", options.cut, CUTS)
+    _refuse_unknown("routing", options.routing, ROUTINGS)
+    _check_experts(options)
     if options.prefill_chunk < 0:
         raise PlugError(
             f"engine.options.prefill_chunk: {options.prefill_chunk} is less than 0", fix="0 takes the whole prompt"
         )
     return options
+
+
+def _check_experts(options: Options) -> None:
+    skew, share = options.routing_skew, options.resident_experts
+    if skew != 0 and options.routing not in ("zipf", "correlated"):
+        raise PlugError(
+            f"engine.options.routing_skew: routing {options.routing!r} has no skew", fix="routing: zipf or correlated"
+        )
+    if not 0 <= skew <= (1 if options.routing == "correlated" else MAX_EXPONENT):
+        raise PlugError(
+            f"engine.options.routing_skew: {skew:g} is out of range",
+            fix=f"zipf: an exponent from 0 to {MAX_EXPONENT}; correlated: a probability from 0 to 1",
+        )
+    if not 0 <= share <= 1:
+        raise PlugError(
+            f"engine.options.resident_experts: {share:g} is no share", fix="from 0 (one place a layer) to 1 (all)"
+        )
 
 
 def _refuse_unknown(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,5 +1,8 @@
 """Weight-only int8, int4 and fp8 through torchao: linear layers are quantised, all else keeps the activations' type.
 
+fp8 has one scale per output, `fp8_tensor` one per matrix, `fp8_block` one per 128 x 128 weights; int4 one per 32 inputs,
+`int4_g128` one per 128.
+
 Embeddings, norms and biases stay as they are, and so does a head that is the input embedding too. Weights reach the
 device one module at a time, so that beside the quantised ones it never holds more than one in full. Measures nothing.
 """
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tokbench.arithmetic import INT4_GROUP, QUANTISATIONS, precision_on
+from tokbench.arithmetic import FP8_BLOCK, QUANTISATIONS, precision_on
 from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
 from tokbench.measure.quantising import check_quantising
@@ -27,6 +30,8 @@ INT4_CPU_OUTPUTS = 16
 """Outputs that the packing of int4 on a CPU takes together. Source: torch 2.13, `_convert_weight_to_int4pack_cpu`."""
 FIX = "model.dtype=bfloat16 (float32 on a CPU)"
 
+Quantiser = Callable[[Any], None]
+"""Quantises the weight of one linear layer in place."""
 Fill = Callable[[str, torch.Tensor], None]
 """Gives an empty weight its values; called with its full name."""
 
@@ -55,17 +60,21 @@ def check_request(request: EngineRequest) -> None:
 
 
 def _check_device(dtype: str, device: torch.device) -> None:
-    if dtype == "int4" and device.type not in ("cuda", "cpu"):
+    if _is_int4(dtype) and device.type not in ("cuda", "cpu"):
         raise PlugError(
-            f"int4 weights run on NVIDIA and AMD GPUs and on CPUs, not on {device.type}", fix="model.dtype=int8"
+            f"{dtype} weights run on NVIDIA and AMD GPUs and on CPUs, not on {device.type}", fix="model.dtype=int8"
         )
-    least = {"fp8": FP8_CAPABILITY, "int4": INT4_CAPABILITY}.get(dtype)
+    least = INT4_CAPABILITY if _is_int4(dtype) else FP8_CAPABILITY if dtype.startswith("fp8") else None
     if device.type != "cuda" or least is None:
         return
     has = torch.cuda.get_device_capability(device)
     if has < least:
         message = f"{dtype} weights need compute capability {_dotted(least)}; {device} has {_dotted(has)}"
         raise PlugError(message, fix="model.dtype=int8")
+
+
+def _is_int4(dtype: str) -> bool:
+    return QUANTISATIONS[dtype].element_bits == 4
 
 
 def _dotted(capability: tuple[int, int]) -> str:
@@ -89,7 +98,7 @@ class _Placing(NamedTuple):
     activations: torch.dtype
     in_float32: Sequence[str]
     """Parts of the names of weights that transformers keeps in float32 whatever the type."""
-    config: Any
+    quantise: Quantiser
     fill: Fill | None
 
 
@@ -103,9 +112,9 @@ def place_weights(model: Any, request: EngineRequest, fill: Fill | None = None) 
         PlugError: a layer's size does not suit the type, or torchao has no kernel for it here.
     """
     device, activations = torch.device(request.device), activation_type(request)
-    config = _torchao_config(request.model.dtype, device)
+    quantise = _choose_quantiser(request.model.dtype, device)
     in_float32 = tuple(model._get_dtype_plan(activations))
-    placing = _Placing(request.model.dtype, device, activations, in_float32, config, fill)
+    placing = _Placing(request.model.dtype, device, activations, in_float32, quantise, fill)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     is_tied = is_head_tied(model)
     for prefix, module in model.named_modules():
@@ -129,7 +138,8 @@ def describe(request: EngineRequest, model: Any) -> str:
     dtype, kept = request.model.dtype, str(activation_type(request)).removeprefix("torch.")
     how = QUANTISATIONS[dtype]
     per = "output" if how.group is None else f"{how.group} inputs of an output"
-    scales = "a scale" if dtype == "fp8" else "a scale and a zero point"
+    per = "matrix" if how.matrix_bytes else per if how.block is None else f"{how.block} x {how.block} weights"
+    scales = "a scale" if dtype.startswith("fp8") else "a scale and a zero point"
     head = "embedding and tied head" if is_head_tied(model) else "embedding"
     return (
         f"linear layers quantised to {dtype} while loading (weights alone), {scales} per {per}, by torchao "
@@ -156,34 +166,64 @@ def _place_module(module: Any, prefix: str, placing: _Placing, skip: str | None)
 
 def _quantise(module: Any, name: str, placing: _Placing) -> None:
     """Quantise one linear layer in place; torchao passes over sizes that it cannot group without a word."""
-    from torchao.quantization import quantize_  # seconds of imports
-
-    outputs, inputs = module.weight.shape
-    is_ungrouped = placing.dtype == "int4" and inputs % INT4_GROUP != 0
-    is_unpackable = placing.dtype == "int4" and placing.device.type == "cpu" and outputs % INT4_CPU_OUTPUTS != 0
-    if is_ungrouped or is_unpackable:
-        needs = f"inputs a multiple of {INT4_GROUP}"
-        needs += f" and outputs of {INT4_CPU_OUTPUTS}" if placing.device.type == "cpu" else ""
-        raise PlugError(f"int4 weights need {needs}: {name} is {outputs} x {inputs}", fix="model.dtype=int8")
+    _check_size(name, module.weight.shape, placing)
     try:
-        quantize_(module, placing.config)
+        placing.quantise(module)
     except (ImportError, NotImplementedError, AssertionError, ValueError) as error:
         raise PlugError(f"torchao cannot quantise {name} to {placing.dtype}: {error}", fix=FIX) from error
     if not hasattr(module.weight, "__tensor_flatten__"):
         raise PlugError(f"torchao left {name} as it was instead of quantising it to {placing.dtype}", fix=FIX)
 
 
+def _check_size(name: str, size: torch.Size, placing: _Placing) -> None:
+    """Refuse a layer of (outputs, inputs) that the type cannot cut into its groups or squares."""
+    dtype, how = placing.dtype, QUANTISATIONS[placing.dtype]
+    outputs, inputs = size
+    if how.block is not None and (outputs % how.block or inputs % how.block):
+        needs = f"outputs and inputs that are multiples of {how.block}"
+        raise PlugError(f"{dtype} weights need {needs}: {name} is {outputs} x {inputs}", fix="model.dtype=fp8")
+    if how.group is None:
+        return
+    is_on_cpu = placing.device.type == "cpu"
+    if inputs % how.group or (is_on_cpu and outputs % INT4_CPU_OUTPUTS):
+        needs = f"inputs a multiple of {how.group}" + (f" and outputs of {INT4_CPU_OUTPUTS}" if is_on_cpu else "")
+        fix = "model.dtype=int8" if dtype == "int4" else "model.dtype=int4, whose groups are of 32 inputs"
+        raise PlugError(f"{dtype} weights need {needs}: {name} is {outputs} x {inputs}", fix=fix)
+
+
+def _choose_quantiser(dtype: str, device: torch.device) -> Quantiser:
+    """What torchao does to a layer for the type."""
+    from torchao.quantization import quantize_  # seconds of imports
+
+    if dtype == "fp8_block":
+        return _quantise_in_blocks
+    config = _torchao_config(dtype, device)
+    return lambda module: quantize_(module, config)
+
+
+def _quantise_in_blocks(module: Any) -> None:
+    """Squares of weights that share a scale: torchao's tensor has them, its configs for weights alone do not."""
+    from torchao.quantization import Float8Tensor
+    from torchao.quantization.granularity import PerBlock
+
+    packed = Float8Tensor.from_hp(module.weight, granularity=PerBlock((FP8_BLOCK, FP8_BLOCK)))
+    module.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+
 def _torchao_config(dtype: str, device: torch.device) -> Any:
     """torchao's name for the type. Its settings for the compiler stay out: they would hold for the whole process."""
     from torchao.quantization import Float8WeightOnlyConfig, Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    from torchao.quantization.granularity import PerRow, PerTensor
 
     if dtype == "int8":
         return Int8WeightOnlyConfig(set_inductor_config=False)
-    if dtype == "fp8":
-        return Float8WeightOnlyConfig(set_inductor_config=False)
+    if dtype in ("fp8", "fp8_tensor"):
+        granularity = PerRow() if dtype == "fp8" else PerTensor()
+        return Float8WeightOnlyConfig(set_inductor_config=False, granularity=granularity)
+    group = QUANTISATIONS[dtype].group
     if device.type == "cpu":
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
-        return PrototypeInt4WeightOnlyConfig(group_size=INT4_GROUP, set_inductor_config=False)
+        return PrototypeInt4WeightOnlyConfig(group_size=group, set_inductor_config=False)
     layout = "tile_packed_to_4d"  # the only one that needs no package beside torchao
-    return Int4WeightOnlyConfig(group_size=INT4_GROUP, int4_packing_format=layout, set_inductor_config=False)
+    return Int4WeightOnlyConfig(group_size=group, int4_packing_format=layout, set_inductor_config=False)

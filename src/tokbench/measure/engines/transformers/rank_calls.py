@@ -22,13 +22,20 @@ COLLECTIVE_LIMIT_S = 7200.0
 loading make ranks wait for one another for minutes. Source: transformers 5.23, distributed/utils.py, 2 h of loading."""
 
 
+CallName = Literal["prepare", "prefill", "decode", "rewind", "identity", "repeat", "tokens", "memory"] | Literal[
+    "link", "exchange", "close"
+]
+
+
 class Call(NamedTuple):
     """What every rank does next."""
 
-    name: Literal["prepare", "prefill", "decode", "rewind", "identity", "repeat", "tokens", "memory", "close"]
+    name: CallName
     work: CellWork | None = None
     number: int = 0
     """Steps, tokens or a position, as the call has it."""
+    delay: tuple[float, float] = (0.0, float("inf"))
+    """Of the link between two processes: seconds per exchange, bytes per second."""
 
 
 class Answer(NamedTuple):

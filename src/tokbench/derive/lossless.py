@@ -1,0 +1,137 @@
+"""What the points of the experiment `lossless` say: prompts that stay the same, and tests of drawn tokens.
+
+The control is a rule that is lossy on purpose. Where the tests do not find it, they would not find a real loss either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from tokbench.record.observations import ExperimentPoint
+from tokbench.record.run import CellRecord
+
+TIE_GAP = 1e-4
+"""Two best logits closer than this are a tie: which of them is taken is a question of rounding."""
+MIN_EXPECTED = 5.0
+"""Rarer outcomes are counted together: below it the chi-square distribution of G is off. Source: Cochran 1954,
+https://doi.org/10.2307/3001616"""
+FLAGGED_BELOW = 0.001
+"""The control counts as found below this p, the bound of the claim `speculation-lossless`."""
+
+Check = Literal["greedy", "lossy", "batch"]
+Arm = Literal["speculative", "lossy"]
+Counts = Mapping[str, int | float]
+
+
+class Matches(NamedTuple):
+    """How many prompts of a check came out the same, token by token."""
+
+    prompts: int
+    identical: int
+    gaps: tuple[float | None, ...]
+    """Between the two best logits where each of the others first differs; None where the engine does not show them."""
+
+    @property
+    def untied(self) -> int | None:
+        """Prompts that differ where there was no tie; None where that is not known of one."""
+        known = [gap for gap in self.gaps if gap is not None]
+        return None if len(known) < len(self.gaps) else sum(gap >= TIE_GAP for gap in known)
+
+
+class GTest(NamedTuple):
+    """One prefix: whether two histograms can come from one distribution."""
+
+    p_value: float
+    statistic: float
+    degrees: int
+    draws: int
+    """Of the smaller side, that took part."""
+
+
+def points_of(cell: CellRecord) -> list[ExperimentPoint]:
+    """The points of the finished repetitions."""
+    return [point for trial in cell.good_trials() for point in trial.points if point.experiment == "lossless"]
+
+
+def count_matches(cell: CellRecord, check: Check) -> Matches | None:
+    """All prompts of one greedy check; None where there was none."""
+    found = [point.values for point in points_of(cell) if point.settings["check"] == check]
+    if not found:
+        return None
+    parted = [values for values in found if values["matched"] < values["compared"]]
+    return Matches(len(found), len(found) - len(parted), tuple(values.get("top2_gap") for values in parted))
+
+
+def mismatch_bound(matches: Matches, confidence: float = 0.95) -> float:
+    """The largest share of prompts that could differ, by Clopper and Pearson's one-sided bound.
+
+    Formula: the `confidence` quantile of Beta(differing + 1, identical); 1 where none is identical.
+    """
+    from scipy.special import betaincinv  # scipy costs 0.2 s: not for --help
+
+    if matches.identical == 0:
+        return 1.0
+    return float(betaincinv(matches.prompts - matches.identical + 1, matches.identical, confidence))
+
+
+def g_tests(cell: CellRecord, arm: Arm) -> list[GTest]:
+    """A G-test per repetition of an arm's draws against those without drafts, where there are enough for one."""
+    found = []
+    for trial in cell.good_trials():
+        sides = {
+            point.settings["arm"]: point.values
+            for point in trial.points
+            if point.experiment == "lossless" and point.settings["check"] == "sampled"
+        }
+        if "plain" in sides and arm in sides and (tested := g_test(sides["plain"], sides[arm])) is not None:
+            found.append(tested)
+    return found
+
+
+def g_test(plain: Counts, other: Counts) -> GTest | None:
+    """Whether the tokens behind a first token have one distribution on both sides; None where that cannot be tested.
+
+    The first token is not drawn anew, so each is a table of its own: G and degrees of freedom of all tables are summed.
+
+    Formula: G = 2·Σ observed·ln(observed/expected) over outcomes with at least 5 expected on either side, the rarer
+    ones counted together; p is the upper tail of the chi-square distribution with Σ(outcomes - 1) degrees of freedom.
+    """
+    from scipy.special import chdtrc
+    from scipy.stats import chi2_contingency
+
+    statistic, degrees, draws = 0.0, 0, 0
+    sides = _by_first_token(plain), _by_first_token(other)
+    for first in sorted(sides[0].keys() & sides[1].keys()):
+        table = _bucket(sides[0][first], sides[1][first])
+        if len(table[0]) < 2:
+            continue
+        tested = chi2_contingency(table, correction=False, lambda_="log-likelihood")
+        statistic += float(tested.statistic)
+        degrees += int(tested.dof)
+        draws += min(sum(table[0]), sum(table[1]))
+    return GTest(float(chdtrc(degrees, statistic)), statistic, degrees, draws) if degrees else None
+
+
+def _by_first_token(counts: Counts) -> dict[str, Counter[str]]:
+    sides: dict[str, Counter[str]] = {}
+    for outcome, count in counts.items():
+        first, _, rest = outcome.partition(" ")
+        sides.setdefault(first, Counter())[rest] += int(count)
+    return sides
+
+
+def _bucket(left: Counter[str], right: Counter[str]) -> tuple[list[int], list[int]]:
+    """Both sides' counts of the same outcomes, each with enough expected on the smaller side."""
+    pooled = left + right
+    share = min(left.total(), right.total()) / pooled.total()
+    kept = [outcome for outcome, count in pooled.most_common() if count * share >= MIN_EXPECTED]
+    rare = [outcome for outcome in pooled if outcome not in set(kept)]
+    groups: list[Sequence[str]] = [[outcome] for outcome in kept]
+    if rare and sum(pooled[outcome] for outcome in rare) * share < MIN_EXPECTED and groups:
+        groups[-1] = [*groups[-1], *rare]
+    elif rare:
+        groups.append(rare)
+    left_counts, right_counts = ([sum(side[name] for name in group) for group in groups] for side in (left, right))
+    return left_counts, right_counts

@@ -1,0 +1,164 @@
+"""Whether drafting changed what came out: greedy tokens and draws, each with the control that the test must find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokbench.derive import wording
+from tokbench.derive.evaluate import CellResult
+from tokbench.derive.lossless import FLAGGED_BELOW, TIE_GAP, Matches, count_matches, g_tests, mismatch_bound
+from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph, Section, Table
+from tokbench.derive.report.fields import in_run
+from tokbench.derive.report.material import Material
+from tokbench.derive.words import join, t
+from tokbench.units import format_number
+
+ACCEPTED_FROM = 0.01
+"""From this p on draws count as following one distribution, the bound of the claim `speculation-lossless`."""
+
+
+def lossless_sections(material: Material) -> list[Section]:
+    """One part; nothing where no cell ran the experiment."""
+    cells = [cell for cell in material.measured if count_matches(cell.record, "greedy") is not None]
+    if not cells:
+        return []
+    drawn = [cell for cell in cells if g_tests(cell.record, "speculative")]
+    blocks: list[Block] = [_opening(), _greedy_table(cells, material.has_several_runs)]
+    if drawn:
+        blocks.append(_sampled_table(drawn, material.has_several_runs))
+    return [Section(t("Is the output the same with drafts?"), tuple(blocks))]
+
+
+def _opening() -> Paragraph:
+    return Paragraph(
+        t(
+            "Each prompt was worked through with drafts and without, and the tokens compared one by one. A rule that "
+            "is lossy on purpose (it also accepts a draft among the target's three likeliest tokens) is the control: "
+            "a test that does not find it has no power, and says nothing about the lossless rule. Another static "
+            "batch without drafts shows what rounding alone changes."
+        )
+    )
+
+
+def _name(cell: CellResult, with_run: bool) -> Cell:
+    parts = (wording.say_model(cell), str(cell.conditions.precision), wording.say_engine(cell), wording.say_load(cell))
+    return Cell(
+        in_run(cell.run_name, join(parts), with_run), note=cell.record.model.note if cell.record.model else None
+    )
+
+
+def _greedy_table(cells: Sequence[CellResult], with_run: bool) -> Table:
+    columns = (
+        Column(t("Cell")),
+        Column(t("Prompts compared"), "", "right"),
+        Column(t("Unchanged")),
+        Column(t("Changed at most (95 %)"), "", "right"),
+        Column(t("Changed without a tie")),
+        Column(t("Control: unchanged")),
+        Column(t("Another batch: unchanged")),
+        Column(t("Reading")),
+    )
+    caption = t(
+        "Greedy output, token by token. Changed at most: the share of prompts that may change, by the one-sided bound "
+        "of Clopper and Pearson. A tie: the two best logits lie less than {gap:g} apart.",
+        gap=TIE_GAP,
+    )
+    return Table(columns, tuple(_greedy_row(cell, with_run) for cell in cells), caption)
+
+
+def _greedy_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
+    greedy = count_matches(cell.record, "greedy")
+    assert greedy is not None  # the section has such cells alone
+    lossy, batch = count_matches(cell.record, "lossy"), count_matches(cell.record, "batch")
+    bound = mismatch_bound(greedy)
+    return (
+        _name(cell, with_run),
+        Cell(f"{greedy.prompts:,}", sort=greedy.prompts),
+        _identical(greedy),
+        Cell(f"{format_number(100 * bound)} %", sort=bound),
+        _untied(greedy),
+        _identical(lossy),
+        _identical(batch),
+        Cell(_read_greedy(greedy, lossy)),
+    )
+
+
+def _identical(matches: Matches | None) -> Cell:
+    if matches is None:
+        return Cell(DASH, note=t("the repetition did not get so far"))
+    text = t("{identical} of {prompts}", identical=matches.identical, prompts=matches.prompts)
+    return Cell(text, sort=matches.identical / matches.prompts)
+
+
+def _untied(matches: Matches) -> Cell:
+    if matches.untied is None:
+        return Cell(DASH, note=t("a prompt differs, and the engine does not show the logits there"))
+    return Cell(str(matches.untied), sort=float(matches.untied))
+
+
+def _read_greedy(greedy: Matches, lossy: Matches | None) -> str:
+    """What the greedy check says, or that it could not have said anything."""
+    if greedy.untied:
+        return t("output changes")
+    if lossy is None or lossy.identical == lossy.prompts:
+        return t("no power: the lossy rule was not found either")
+    if greedy.identical == greedy.prompts:
+        return t("unchanged, and the lossy rule was found")
+    return t("differs") if greedy.untied is None else t("differs at ties alone, and the lossy rule was found")
+
+
+def _sampled_table(cells: Sequence[CellResult], with_run: bool) -> Table:
+    columns = (
+        Column(t("Cell")),
+        Column(t("Temperature"), "", "right"),
+        Column(t("Prefixes"), "", "right"),
+        Column(t("Draws a side"), "", "right"),
+        Column(t("Least p, with drafts"), "", "right"),
+        Column(t("Least p, control"), "", "right"),
+        Column(t("Reading")),
+    )
+    caption = t(
+        "Tokens drawn behind frozen prefixes with drafts and without: a G-test per prefix, rare outcomes counted "
+        "together. The least p of several tests falls below 0.01 by chance more often than one in a hundred: their "
+        "number stands beside it. Draws a side: of all prefixes together, of the smaller side."
+    )
+    return Table(columns, tuple(_sampled_row(cell, with_run) for cell in cells), caption)
+
+
+def _sampled_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
+    drafted, control = g_tests(cell.record, "speculative"), g_tests(cell.record, "lossy")
+    least = min(test.p_value for test in drafted)
+    least_of_control = min((test.p_value for test in control), default=None)
+    draws = sum(test.draws for test in drafted)
+    settings = next(
+        point.settings
+        for trial in cell.record.good_trials()
+        for point in trial.points
+        if point.experiment == "lossless" and point.settings["check"] == "sampled"
+    )
+    return (
+        _name(cell, with_run),
+        Cell(f"{float(settings['temperature']):g}", sort=float(settings["temperature"])),
+        Cell(str(len(drafted)), sort=float(len(drafted))),
+        Cell(f"{draws:,}", sort=float(draws)),
+        _p_value(least),
+        _p_value(least_of_control),
+        Cell(_read_sampled(least, least_of_control)),
+    )
+
+
+def _p_value(value: float | None) -> Cell:
+    if value is None:
+        return Cell(DASH, note=t("too few draws of the control for a test"))
+    return Cell(f"{value:.2g}", sort=value)
+
+
+def _read_sampled(least: float, least_of_control: float | None) -> str:
+    """What the draws say, or that they could not have said anything."""
+    if least < FLAGGED_BELOW:
+        return t("another distribution")
+    if least_of_control is None or least_of_control >= FLAGGED_BELOW:
+        return t("no power: the lossy rule was not found either")
+    if least < ACCEPTED_FROM:
+        return t("doubtful: more draws would tell")
+    return t("one distribution, and the lossy rule was found")

@@ -1,0 +1,235 @@
+"""Caches by hand: bytes against the formula, lines over context, shares, growth, a slice taken to its whole depth."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from builders import Script
+from scripted_facts import CPU, GPU, ceilings
+from tokbench import arithmetic
+from tokbench.derive.bounds.points import Line
+from tokbench.derive.evaluate import CellResult, Missing, Results, evaluate
+from tokbench.derive.kv.family import find_caches
+from tokbench.derive.kv.slices import find_slices
+from tokbench.derive.metrics import catalog
+from tokbench.derive.report.write import write_report
+from tokbench.record.catalog import find_model
+from tokbench.record.facts import EngineFacts
+from tokbench.record.observations import CellPrepared, FactsRead
+from tokbench.stats import Estimate
+
+LATENT = dict(find_model("kv-mla").config)
+GQA_BYTES = 2 * 32 * 8 * 128 * 2
+"""2 · layers · key heads · width · bytes of Llama-3.1-8B in bfloat16."""
+
+
+def results_of(script: Script, folder: Path) -> Results:
+    return evaluate(script.run(folder), "a run")
+
+
+def value_of(cell: CellResult, name: str) -> float:
+    value = cell.metrics[name]
+    assert isinstance(value, Estimate), value
+    return value.value
+
+
+def block(script: Script, attention: str, prompt: int, step_s: float, kv_bytes: int, **more: object) -> str:
+    """One cell of a family, 104 tokens of context on average behind a prompt of 102, 128 rows of cache."""
+    cell_id = script.cell(
+        weights="random",
+        prompt_tokens=prompt,
+        labels={"attention": attention},
+        attention=str(more.pop("kernel", attention)),
+        **more,  # type: ignore[arg-type]
+    )
+    script.prepare(cell_id, cache_rows=128, kv_bytes=kv_bytes)
+    script.trial(cell_id, step_s=step_s)
+    return cell_id
+
+
+def test_the_measured_cache_stands_beside_its_formula(tmp_path: Path) -> None:
+    script = Script()
+    block(script, "gqa8", 102, 0.01, 128 * GQA_BYTES)
+    cell = results_of(script, tmp_path).cells[0]
+    assert GQA_BYTES == value_of(cell, "kv_bytes_per_token") == value_of(cell, "predicted_kv_bytes_per_token")
+
+
+@pytest.mark.parametrize(("kernel", "elements"), [("mla_latent", 512 + 64), ("mla_expanded", 32 * (128 + 64 + 128))])
+def test_latent_attention_is_counted_as_it_is_kept(tmp_path: Path, kernel: str, elements: int) -> None:
+    script = Script()
+    cell_id = block(script, "mla", 102, 0.01, 128 * 8 * elements * 2, config=LATENT)
+    script.add(prepared_with(script, cell_id, kernel, 128 * 8 * elements * 2))
+    cell = results_of(script, tmp_path).cells[0]
+    assert 8 * elements * 2 == value_of(cell, "kv_bytes_per_token") == value_of(cell, "predicted_kv_bytes_per_token")
+    shape = find_model("kv-mla").shape
+    assert shape.experts is None  # no layer of it has any
+    read = arithmetic.bytes_read_per_step(shape, "bfloat16", 1, 104)
+    assert read.weights + 104 * 8 * elements * 2 == value_of(cell, "bytes_read_per_step")
+
+
+def prepared_with(script: Script, cell_id: str, kernel: str, kv_bytes: int) -> CellPrepared:
+    """The cell prepared once more, with the kernel that its engine says."""
+    engine = next(event.engine for event in script.events if isinstance(event, FactsRead) and event.engine is not None)
+    return CellPrepared(
+        cell_id=cell_id,
+        worker_id="worker-1",
+        at_ns=script.now_ns,
+        prepare_s=1.0,
+        cache_rows=128,
+        kv_bytes_allocated=kv_bytes,
+        engine=EngineFacts.model_validate({**engine.model_dump(), "attention_kernel": kernel}),
+    )
+
+
+def test_a_cache_that_is_not_shown_has_no_prediction_either(tmp_path: Path) -> None:
+    script = Script()
+    script.trial(script.cell())
+    cell = results_of(script, tmp_path).cells[0]
+    found = cell.metrics["predicted_kv_bytes_per_token"]
+    assert isinstance(found, Missing) and "does not show it" in found.reason
+
+
+def test_prefill_memory_is_the_peak_less_the_weights(tmp_path: Path) -> None:
+    script = Script()
+    cell_id = script.cell()
+    script.trial(cell_id, peak_bytes=17_000_000_000)
+    script.trial(cell_id, peak_bytes=17_500_000_000)
+    cell = results_of(script, tmp_path).cells[0]
+    assert 17.5e9 - value_of(cell, "weight_bytes") == value_of(cell, "prefill_extra_bytes")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "peak", "reason"),
+    [(100, None, "no allocator was read"), (5, 17_000_000_000, "no longer than the output")],
+)
+def test_prefill_memory_that_cannot_be_told(tmp_path: Path, prompt: int, peak: int | None, reason: str) -> None:
+    script = Script(device=GPU if peak else CPU)
+    script.trial(script.cell(prompt_tokens=prompt), peak_bytes=peak)
+    found = results_of(script, tmp_path).cells[0].metrics["prefill_extra_bytes"]
+    assert isinstance(found, Missing) and reason in found.reason
+    assert "allocator_peak" in catalog()["prefill_extra_bytes"].formula
+
+
+def family(script: Script) -> None:
+    """Two blocks at three contexts: 2 us and 0.5 us per cached token; 131,072 and 32,768 bytes per token."""
+    for prompt in (102, 1102, 10102):
+        block(script, "gqa8", prompt, 0.001 + (prompt + 2) * 2e-6, 128 * GQA_BYTES)
+        block(script, "narrow", prompt, 0.001 + (prompt + 2) * 0.5e-6, 32 * GQA_BYTES)
+
+
+def test_a_family_gives_rows_lines_and_shares(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=2e12))
+    family(script)
+    found = find_caches(results_of(script, tmp_path))
+    assert [("gqa8", 32, 1.0, 0.0), ("narrow", 32, 4.0, -0.75)] == [
+        (row.block, row.layers, row.largest_over_this, row.residual_ratio) for row in found.rows
+    ]
+    wide, narrow = found.lines
+    assert ((104, 1104, 10104), 1) == (wide.contexts, wide.static_batch)
+    assert (2e-6, 0.5e-6) == pytest.approx((wide.s_per_token, narrow.s_per_token), rel=1e-6)
+    assert wide.implied_bytes_per_s == pytest.approx(GQA_BYTES / 2e-6, rel=1e-6)
+    assert wide.predicted_s_per_token == pytest.approx(GQA_BYTES / 2e12)
+    assert wide.residual_ratio == pytest.approx(2e-6 / (GQA_BYTES / 2e12) - 1, rel=1e-6)
+    table = found.shares[0]
+    (users, sizes), *_ = table.rows
+    assert (1, 4096 * GQA_BYTES) == (users, sizes[0])
+    assert table.share(sizes[0]) == pytest.approx(4096 * GQA_BYTES / (table.weight_bytes + 4096 * GQA_BYTES))
+    assert (True, False) == (table.is_fitting(sizes[0]), table.is_fitting(table.rows[-1][1][-1]))
+
+
+def test_two_contexts_are_no_line_and_cells_without_a_label_no_family(tmp_path: Path) -> None:
+    script = Script()
+    for prompt in (102, 1102):
+        block(script, "gqa8", prompt, 0.01, 128 * GQA_BYTES)
+    for prompt in (10, 20, 30):
+        script.trial(script.cell(prompt_tokens=prompt))
+    found = find_caches(results_of(script, tmp_path))
+    assert ((), 1) == (found.lines, len(found.rows))
+
+
+def test_growth_has_an_exponent_for_every_longer_prompt(tmp_path: Path) -> None:
+    script = Script()
+    for prompt in (1000, 2000, 4000):
+        cell_id = script.cell(prompt_tokens=prompt, labels={"kernel": "naive"})
+        extra = prompt**2 * 1000
+        script.trial(cell_id, prefill_s=prompt**1.5 * 1e-6, peak_bytes=2 * 8_030_261_248 + extra)
+    first, second, third = find_caches(results_of(script, tmp_path)).growth
+    assert (None, None, None) == (first.time_exponent, first.memory_exponent, first.predicted_time_exponent)
+    assert (1.5, 2.0) == pytest.approx((third.time_exponent, third.memory_exponent), rel=1e-6)
+    assert second.predicted_time_exponent is not None and third.predicted_time_exponent is not None
+    assert 1 < second.predicted_time_exponent < third.predicted_time_exponent < 1.1  # attention is small at 8B and 4k
+
+
+def slice_of(script: Script, depths: tuple[int, ...], step_s: float = 20e-6) -> None:
+    for layers in depths:
+        script.trial(script.cell(weights="random", layers=layers), step_s=0.0005 + layers * step_s)
+
+
+def test_a_slice_is_taken_to_the_whole_depth(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=2e13))
+    slice_of(script, (2, 4, 8))
+    (found,) = find_slices(results_of(script, tmp_path))
+    assert ((2, 4, 8), 32) == (found.layers, found.whole_layers)
+    assert (20e-6, 0.0005) == pytest.approx((found.s_per_layer, found.rest_s), rel=1e-4)
+    assert found.whole_step_s == pytest.approx(0.0005 + 32 * 20e-6, rel=1e-6)
+    assert found.interval_whole_step_s == pytest.approx((found.whole_step_s, found.whole_step_s), rel=1e-3)
+
+
+@pytest.mark.parametrize("depths", [(2, 4), (8, 16, 32)])
+def test_what_is_no_slice(tmp_path: Path, depths: tuple[int, ...]) -> None:
+    """Two depths leave no error to tell, and a model that was run whole needs none."""
+    script = Script()
+    slice_of(script, depths)
+    assert [] == list(find_slices(results_of(script, tmp_path)))
+
+
+def test_layers_of_another_kind_at_the_front_are_left_out(tmp_path: Path) -> None:
+    script = Script()
+    config = dict(find_model("DeepSeek-V3").config)
+    for layers in (1, 2, 4, 6, 8):
+        cell_id = script.cell(model="deepseek-ai/DeepSeek-V3", weights="random", layers=layers, config=config)
+        script.trial(cell_id, step_s=0.001 * max(0, layers - 3) + 0.0001 * min(3, layers))
+    (found,) = find_slices(results_of(script, tmp_path))
+    assert ((4, 6, 8), 61) == (found.layers, found.whole_layers)
+    assert found.whole_step_s == pytest.approx(58 * 0.001 + 3 * 0.0001, rel=1e-3)
+
+
+def test_the_interval_of_a_line_widens_with_distance() -> None:
+    line = Line([1.0, 2.0, 3.0, 4.0], [1.1, 1.9, 3.2, 3.8])
+    near, far = line.interval_at(2.5), line.interval_at(61.0)
+    assert near is not None and far is not None
+    assert near[1] - near[0] < far[1] - far[0]
+    # By hand: slope 0.94, residual variance 0.041; t(0.975, 2) = 4.3027; half = t · sqrt(s² (1/4 + (x - 2.5)²/5)).
+    assert (far[1] - far[0]) / 2 == pytest.approx(4.3027 * math.sqrt(0.041 * (0.25 + 58.5**2 / 5)), rel=1e-3)
+    assert Line([1.0, 2.0], [1.0, 2.0]).interval_at(3.0) is None
+
+
+def test_the_report_tells_caches_and_slices_and_is_silent_without_them(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=2e12))
+    family(script)
+    slice_of(script, (2, 4, 8))
+    text = report_of(script, tmp_path / "with")
+    for said in (
+        "## KV cache and attention",
+        "The cache of narrow is 4.00 times smaller than that of gqa8. The measured bytes lie up to 75.0 % off the formula.",
+        "Arithmetic, not measured",
+        "figures/kv_context.png",
+        "## A slice of a larger model",
+        "Extrapolated, not measured",
+        "1.14 ms (1.14 ms – 1.14 ms) at 32 layers",
+        "at most 877 tokens/s",
+    ):
+        assert said in text, said
+    plain = Script()
+    plain.trial(plain.cell())
+    text = report_of(plain, tmp_path / "without")
+    assert "KV cache and attention" not in text and "A slice of a larger model" not in text
+
+
+def report_of(script: Script, folder: Path) -> str:
+    script.end()
+    paths = write_report([evaluate(script.run(folder / "run"), "run")], (), folder / "report", vendors=())
+    return paths.markdown.read_text(encoding="utf-8")

@@ -1,0 +1,216 @@
+"""What is derived from the experiment `lossless`: counts by hand, a test whose p is known, and what a report says."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from builders import Script
+from tokbench.derive.evaluate import Missing, evaluate
+from tokbench.derive.lossless import GTest, Matches, g_test, mismatch_bound
+from tokbench.derive.metrics import catalog
+from tokbench.derive.report.document import Section, Table
+from tokbench.derive.report.lossless_section import lossless_sections
+from tokbench.derive.report.write import NO_EXTRAS, _find, _gather
+from tokbench.record.observations import ExperimentPoint
+from tokbench.stats import Estimate
+
+METRICS = (
+    "greedy_match_ratio",
+    "untied_mismatch_ratio",
+    "lossy_greedy_match_ratio",
+    "batch_match_ratio",
+    "sampled_p_value",
+    "lossy_sampled_p_value",
+)
+SAME, OTHER = {"5 1 1": 60, "5 2 2": 40}, {"5 1 1": 20, "5 2 2": 80}
+
+
+def script(*repetitions: dict[str, object]) -> Script:
+    """A cell with a repetition for each: `greedy`, `lossy`, `batch` as (matched of 8, gap), and draws by arm."""
+    made = Script()
+    cell_id = made.cell()
+    for repetition in repetitions:
+        trial_id = made.trial(cell_id)
+        finished = made.events.pop()
+        for check, found in repetition.items():
+            rows = found if isinstance(found, list) else []
+            for row, (matched, gap) in enumerate(rows):
+                values = {"compared": 8, "matched": matched} | ({} if gap is None else {"top2_gap": gap})
+                made.add(point(trial_id, {"check": check, "row": row, "rows": len(rows)}, values))
+            if isinstance(found, dict):
+                made.add(point(trial_id, {"check": "sampled", "arm": check, "rows": 8, "temperature": 1.0}, found))
+        made.add(finished)
+    made.end()
+    return made
+
+
+def point(trial_id: str, settings: dict[str, str | int | float], values: dict[str, int | float]) -> ExperimentPoint:
+    return ExperimentPoint(
+        trial_id=trial_id,
+        window_id=f"{trial_id}/experiment/{'/'.join(map(str, settings.values()))}",
+        experiment="lossless",
+        settings=settings,
+        duration_s=0.5,
+        stamped_by="script",
+        values=values,
+    )
+
+
+def metrics(folder: Path, *repetitions: dict[str, object]) -> dict[str, Estimate | Missing]:
+    [cell] = evaluate(script(*repetitions).run(folder), "run").cells
+    return {name: cell.metrics[name] for name in METRICS}
+
+
+def value(found: Estimate | Missing) -> float | str:
+    return found.value if isinstance(found, Estimate) else found.reason
+
+
+def greedy(*matched: int, lossy: int = 3, gap: float | None = None) -> dict[str, object]:
+    return {
+        "greedy": [(count, gap if count < 8 else None) for count in matched],
+        "lossy": [(lossy, 0.5)] * len(matched),
+        "batch": [(8, None)] * len(matched),
+    }
+
+
+def test_shares_are_exact_counts_over_all_repetitions(tmp_path: Path) -> None:
+    found = metrics(tmp_path, greedy(8, 8, 8), greedy(8, 2, 8, gap=0.25))
+    assert (5 / 6, 6, "exact", None) == (
+        value(found["greedy_match_ratio"]),
+        *(getattr(found["greedy_match_ratio"], name) for name in ("n", "statistic", "low")),
+    )
+    assert (1 / 6, 0.0, 1.0) == tuple(
+        value(found[name]) for name in ("untied_mismatch_ratio", "lossy_greedy_match_ratio", "batch_match_ratio")
+    )
+
+
+@pytest.mark.parametrize(("gap", "expected"), [(1e-5, 0.0), (1e-4, 1 / 3), (3.0, 1 / 3)])
+def test_only_what_no_tie_explains_is_untied(tmp_path: Path, gap: float, expected: float) -> None:
+    assert expected == value(metrics(tmp_path, greedy(8, 2, 8, gap=gap))["untied_mismatch_ratio"])
+
+
+def test_without_logits_nobody_can_tell_a_tie(tmp_path: Path) -> None:
+    found = metrics(tmp_path, greedy(8, 2, 8))
+    assert "the engine does not show the logits" in str(value(found["untied_mismatch_ratio"]))
+    assert 2 / 3 == value(found["greedy_match_ratio"])
+
+
+def test_without_the_experiment_nothing_is_said(tmp_path: Path) -> None:
+    found = metrics(tmp_path, {})
+    assert {"the experiment `lossless` was not run in this cell"} == {value(found[name]) for name in METRICS}
+
+
+def test_the_least_p_of_all_prefixes(tmp_path: Path) -> None:
+    first = {**greedy(8), "plain": SAME, "speculative": SAME, "lossy": [(3, 0.5)]}
+    second = {**greedy(8), "plain": SAME, "speculative": {"5 1 1": 50, "5 2 2": 50}}
+    found = metrics(tmp_path, first, second)
+    expected = stats.chi2_contingency([[60, 40], [50, 50]], correction=False, lambda_="log-likelihood").pvalue
+    assert pytest.approx(expected) == value(found["sampled_p_value"])
+    assert isinstance(found["sampled_p_value"], Estimate) and 2 == found["sampled_p_value"].n
+    assert "nothing was drawn" in str(value(found["lossy_sampled_p_value"]))
+
+
+def test_every_metric_is_exact() -> None:
+    assert all(catalog()[name].is_exact for name in METRICS)
+
+
+def test_first_tokens_are_tables_of_their_own() -> None:
+    plain = {"5 1": 30, "5 2": 30, "6 1": 10, "6 2": 30}
+    other = {"5 1": 20, "5 2": 40, "6 1": 20, "6 2": 20, "7 1": 50}
+    tables = ([[30, 30], [20, 40]], [[10, 30], [20, 20]])
+    expected = [stats.chi2_contingency(table, correction=False, lambda_="log-likelihood") for table in tables]
+    found = g_test(plain, other)
+    assert found is not None
+    assert pytest.approx(sum(test.statistic for test in expected)) == found.statistic
+    assert (2, 100) == (found.degrees, found.draws)  # the first token 7 has nothing to be set beside
+    assert pytest.approx(stats.chi2.sf(found.statistic, 2)) == found.p_value
+
+
+def test_rare_outcomes_are_counted_together() -> None:
+    plain = {"5 1": 80, **{f"5 {outcome}": 2 for outcome in range(2, 12)}}
+    other = {"5 1": 80, **{f"5 {outcome}": 2 for outcome in range(12, 22)}}
+    assert GTest(1.0, 0.0, 1, 100) == g_test(plain, other)
+
+
+def test_too_few_draws_are_no_test() -> None:
+    assert g_test({"5 1": 4, "5 2": 4}, {"5 1": 4, "5 2": 4}) is None
+    assert g_test({"5 1": 50}, {"6 1": 50}) is None
+    assert g_test({"5 1": 50}, {"5 1": 50}) is None
+
+
+def test_the_test_holds_its_level_and_finds_a_lossy_rule() -> None:
+    dice, outcomes = random.Random(7), range(1, 13)
+
+    def draws(weights: list[float], count: int = 400) -> dict[str, int]:
+        return dict(Counter(f"5 {outcome}" for outcome in dice.choices(outcomes, weights, k=count)))
+
+    even = [1.0 / outcome for outcome in outcomes]
+    tests = [g_test(draws(even), draws(even)) for _ in range(200)]
+    assert 2 <= sum(test is not None and test.p_value < 0.05 for test in tests) <= 20  # 10 expected
+    skewed = [weight * (2.0 if place < 3 else 1.0) for place, weight in enumerate(even)]
+    found = g_test(draws(even), draws(skewed))
+    assert found is not None and found.p_value < 0.001
+
+
+@pytest.mark.parametrize(("identical", "prompts", "bound"), [(20, 20, 0.1391), (60, 60, 0.0487), (0, 4, 1.0)])
+def test_the_bound_on_what_may_change(identical: int, prompts: int, bound: float) -> None:
+    matches = Matches(prompts, identical, (None,) * (prompts - identical))
+    assert pytest.approx(bound, abs=5e-5) == mismatch_bound(matches)
+    if 0 < identical:
+        expected = stats.binomtest(prompts - identical, prompts, alternative="less").proportion_ci(0.95, "exact").high
+        assert pytest.approx(expected) == mismatch_bound(matches)
+
+
+def sections(folder: Path, *repetitions: dict[str, object]) -> list[Section]:
+    results = evaluate(script(*repetitions).run(folder), "run")
+    return lossless_sections(_gather(_find([results], (), ()), (), (), NO_EXTRAS))
+
+
+def readings(found: list[Section]) -> list[str]:
+    [section] = found
+    return [table.rows[0][-1].text for table in section.blocks if isinstance(table, Table)]
+
+
+def test_a_run_without_the_experiment_has_no_section(tmp_path: Path) -> None:
+    assert [] == sections(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("repetition", "reading"),
+    [
+        (greedy(8, 8), "unchanged, and the lossy rule was found"),
+        (greedy(8, 8, lossy=8), "no power: the lossy rule was not found either"),
+        (greedy(8, 2, gap=0.2), "output changes"),
+        (greedy(8, 2, gap=1e-6), "differs at ties alone, and the lossy rule was found"),
+        (greedy(8, 2), "differs"),
+    ],
+)
+def test_how_greedy_output_is_read(tmp_path: Path, repetition: dict[str, object], reading: str) -> None:
+    assert [reading] == readings(sections(tmp_path, repetition))
+
+
+@pytest.mark.parametrize(
+    ("drafted", "control", "reading"),
+    [
+        (SAME, OTHER, "one distribution, and the lossy rule was found"),
+        (SAME, SAME, "no power: the lossy rule was not found either"),
+        (OTHER, OTHER, "another distribution"),
+        ({"5 1 1": 41, "5 2 2": 59}, OTHER, "doubtful: more draws would tell"),
+    ],
+)
+def test_how_draws_are_read(tmp_path: Path, drafted: dict[str, int], control: dict[str, int], reading: str) -> None:
+    repetition = {"greedy": [(8, None)], "plain": SAME, "speculative": drafted}
+    made = script(repetition)
+    # `lossy` names a greedy check and an arm: the arm's point is added by hand
+    finished = [event for event in made.events if event.event == "trial_finished"]
+    place = made.events.index(finished[0])
+    settings: dict[str, str | int | float] = {"check": "sampled", "arm": "lossy", "rows": 8, "temperature": 1.0}
+    made.events.insert(place, point(finished[0].trial_id, settings, dict(control)))
+    results = evaluate(made.run(tmp_path), "run")
+    found = lossless_sections(_gather(_find([results], (), ()), (), (), NO_EXTRAS))
+    assert reading == readings(found)[1]

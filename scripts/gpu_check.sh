@@ -28,7 +28,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STEPS=(doctor tests llama8b energy limit llama70b attention precision quick moe30b)
+STEPS=(doctor tests llama8b energy limit llama70b attention precision quick moe30b verify_cost speculation8b speculation70b kv context_growth v3_slice
+    moe_triple moe_wide moe_grain moe_routing moe_offload reasoning)
 STEP_S=510
 LIMIT_S=${LIMIT_S:-570}
 PACK_S=30                                # left at the end of a call to close the record and to pack
@@ -92,6 +93,24 @@ measure_as_written() {
     tokbench run "$config" --out "$record" "${settings[@]}"
 }
 
+# measure_family CONFIG SMALL [SETTING…]: a config of several shapes; tried out, its sister for a CPU with short prompts.
+measure_family() {
+    local config=$1 small=$2 setting settings=()
+    shift 2
+    if grep -qs trial_started "$record/events.jsonl"; then
+        tokbench run --resume "$record"
+        return
+    fi
+    rm -rf "$record"
+    if [[ -n $TINY ]]; then
+        config=$small
+        set -- "$@" budget.total=25s budget.cold=60s 'workload.prompt_tokens=[16]' workload.output_tokens=8 \
+            load.static_batch=1 'exclude=[]' stop.warmup_cap=1s 'engine.options={compile_backend: eager}'
+    fi
+    for setting; do settings+=(--set "$setting"); done
+    tokbench run "$config" --out "$record" "${settings[@]}"
+}
+
 step_doctor() {
     "$python" -V
     "$python" - <<'PY'
@@ -112,13 +131,20 @@ step_llama8b() {
 }
 step_energy() { measure_as_written configs/energy-h200.yaml budget.total=7min budget.cold=1s; }
 step_limit() { measure_as_written configs/limit-h200.yaml budget.total=7min budget.cold=1s; }
-step_attention() { measure_as_written configs/attention.yaml budget.total=7min budget.cold=1s; }
+step_attention() { measure_as_written configs/attention-h200.yaml budget.total=7min budget.cold=1s; }
+step_kv() { measure_family configs/kv-h200.yaml configs/attention.yaml budget.total=7min budget.cold=1s; }
+step_context_growth() { measure_as_written configs/context-growth-h200.yaml budget.total=7min budget.cold=1s; }
+step_v3_slice() { measure_family configs/v3-slice-h200.yaml configs/v3-slice.yaml budget.total=7min budget.cold=1s; }
 step_precision() {
     if [[ -z $TINY ]] && ! "$python" -c 'import torchao'; then
         echo "precision: torchao is not carried: put its wheel into .whl (scripts/fetch_gpu_wheels)"
         return
     fi
-    measure_as_written configs/precision.yaml budget.total=7min budget.cold=1s
+    measure_as_written configs/precision-h200.yaml budget.total=7min budget.cold=1s
+}
+step_reasoning() { # tiny shapes answer once: six lengths would all be the one that measure_as_written sets
+    measure_as_written configs/reasoning-h200.yaml budget.total=7min budget.cold=1s \
+        ${TINY:+zip=[]} ${TINY:+'labels={claim: hidden-tokens, thinking_tokens: "4"}'}
 }
 step_quick() {
     local flags=(--quick)
@@ -127,6 +153,42 @@ step_quick() {
 step_moe30b() {
     measure configs/llama.yaml Qwen3-30B-A3B budget.total=7min 'load.static_batch=[1, 8]'
 }
+# measure_replay SOURCE DTYPE LABEL [SETTING…]: configs/speculation-h200.yaml for one target, with its draft alone beside it.
+measure_replay() {
+    local setting settings=() draft='{source: shape:Llama-3.2-1B-Instruct, weights: random, dtype: bfloat16}'
+    if grep -qs trial_started "$record/events.jsonl"; then
+        tokbench run --resume "$record"
+        return
+    fi
+    rm -rf "$record"
+    set -- "model=[{source: $1, weights: random, dtype: $2}, $draft]" "labels={claim: [$3, draft-alone]}" "${@:4}"
+    if [[ -n $TINY ]]; then
+        draft='{source: shape:tiny-llama, weights: random, dtype: float32, layers: 1}'
+        set -- "$@" "model=[{source: shape:tiny-llama, weights: random, dtype: float32}, $draft]" device=cpu budget.total=25s \
+            budget.cold=60s workload.prompt_tokens=16 workload.output_tokens=8 'load.static_batch=[1, 2]' stop.warmup_cap=1s \
+            "speculation=[none, {method: replay, gamma: 3, options: {alpha: 0.7}, draft: $draft}]" \
+            'engine.options={compile_backend: eager}' 'experiment=none' 'exclude=[{labels.claim: draft-alone, speculation.method: replay}]'
+    fi
+    for setting; do settings+=(--set "$setting"); done
+    tokbench run configs/speculation-h200.yaml --out "$record" "${settings[@]}"
+}
+step_speculation8b() {
+    measure_replay shape:Llama-3.1-8B-Instruct bfloat16 drafts budget.total=7min budget.cold=1s
+}
+step_speculation70b() {
+    measure_replay shape:Llama-3.3-70B-Instruct fp8 drafts-70b budget.total=7min budget.cold=1s 'load.static_batch=[1, 16]'
+}
+# measure_moe PROMPT BATCHES LEFT_OUT: the cells of configs/moe-h200.yaml whose labels are not among LEFT_OUT.
+measure_moe() {
+    measure_family configs/moe-h200.yaml configs/moe.yaml budget.total=7min budget.cold=1s "workload.prompt_tokens=$1" \
+        "load.static_batch=[$2]" "exclude=[{labels.claim: [$3]}]"
+}
+step_moe_triple() { measure_moe 128 '1, 8, 32, 128, 1024' 'granularity, routing, offload, moe-offload'; }
+step_moe_wide() { measure_moe 32 '2048, 4096' 'granularity, routing, offload, moe-offload'; }
+step_moe_grain() { measure_moe 128 '8, 32' 'moe-triple, routing, offload, moe-offload'; }
+step_moe_routing() { measure_moe 128 '8, 32' 'moe-triple, granularity, offload, moe-offload'; }
+step_moe_offload() { measure_moe 128 '1' 'moe-triple, granularity, routing'; }
+step_verify_cost() { measure_as_written configs/verify-cost-h200.yaml budget.total=7min budget.cold=1s; }
 step_llama70b() {
     measure configs/llama-70b.yaml Llama-3.1-70B-Instruct budget.total=7min budget.cold=1s 'load.static_batch=[1, 8]'
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from builders import Script
@@ -40,11 +40,12 @@ class Lab:
         labels: Mapping[str, str] | None = None,
         weights: Weights = "pretrained",
         parameters: int = LLAMA_8B_PARAMETERS,
+        output_tokens: int = 4,
     ) -> str:
         spec = CellSpec(
             model=ModelSpec(source=f"hf:{LLAMA_8B}", weights=weights, dtype=dtype),
             engine=EngineSpec(kind="fake", mode="eager"),
-            workload=WorkloadSpec(prompt_tokens=8, output_tokens=4),
+            workload=WorkloadSpec(prompt_tokens=8, output_tokens=output_tokens),
             load=StaticBatchLoad(static_batch=1),
             experiment=experiment,
         )
@@ -70,7 +71,13 @@ class Lab:
         )
         return cell.cell_id
 
-    def trial(self, cell_id: str, points: list[tuple[dict[str, str | int | float], dict[str, int | float]]]) -> None:
+    def trial(
+        self,
+        cell_id: str,
+        points: list[tuple[dict[str, str | int | float], dict[str, int | float]]],
+        steps_s: Sequence[float] = (),
+    ) -> None:
+        """One repetition: points of an experiment, then a prefill of a tenth of a second and decode steps."""
         trial_id = f"lab-{self._trials}"
         self._trials += 1
         kind = "nll" if points and "chunk" in points[0][0] else "answers"
@@ -96,17 +103,26 @@ class Lab:
                 )
                 for index, (settings, values) in enumerate(points)
             ),
+        )
+        if steps_s:
+            self.script._window(trial_id, "prefill", [0.1], 1, 1, 8)
+            self.script._window(trial_id, "decode", steps_s, 1, 1, 9)
+        self.script.add(
             TrialFinished(trial_id=trial_id, at_ns=self.script.wait(0.1), is_steady=True),
         )
 
-    def read(self, cell_id: str, nats: list[float], order: list[int] | None = None, tokens: int = 3) -> None:
+    def read(
+        self, cell_id: str, nats: list[float], order: list[int] | None = None, steps_s: Sequence[float] = ()
+    ) -> None:
+        """One repetition that reads chunks of three tokens, at `order` where they come in another one."""
         places = order or list(range(len(nats)))
         self.trial(
             cell_id,
             [
-                ({"text": "quality", "sha256": "ab" * 32, "chunk": place}, {"nats": value, "tokens": tokens})
+                ({"text": "quality", "sha256": "ab" * 32, "chunk": place}, {"nats": value, "tokens": 3})
                 for place, value in zip(places, nats, strict=True)
             ],
+            steps_s,
         )
 
     def results(self, folder: Path) -> dict[str, CellResult]:

@@ -18,7 +18,30 @@ SCRIPTS = sorted(
     if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
 )
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
-GPU_STEPS = ["doctor", "tests", "llama8b", "energy", "limit", "llama70b", "attention", "precision", "quick", "moe30b"]
+GPU_STEPS = [
+    "doctor",
+    "tests",
+    "llama8b",
+    "energy",
+    "limit",
+    "llama70b",
+    "attention",
+    "precision",
+    "quick",
+    "moe30b",
+    "verify_cost",
+    "speculation8b",
+    "speculation70b",
+    "kv",
+    "context_growth",
+    "v3_slice",
+    "moe_triple",
+    "moe_wide",
+    "moe_grain",
+    "moe_routing",
+    "moe_offload",
+    "reasoning",
+]
 
 
 def project() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`tokbench claims --run`: a plan with reasons, the runs, the verdicts on what they left; finished records are taken."""
+"""`tokbench claims --run`: a plan with reasons, the runs, the verdicts; finished records are taken."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     absent = CONFIG.format(name="absent", step_s=0.001, total="60s").replace("kind: fake", "kind: fakes")
     (folder / "absent.yaml").write_text(absent, encoding="utf-8")
     rows = [CLAIM.format(name=name, needs=f"tokbench run configs/{name}.yaml") for name in ("slow", "quick", "absent")]
-    rows.append(CLAIM.format(name="nowhere", needs="tokbench run configs/nowhere.yaml && tokbench run configs/slow.yaml"))
+    rows.append(
+        CLAIM.format(name="nowhere", needs="tokbench run configs/nowhere.yaml && tokbench run configs/slow.yaml")
+    )
     (tmp_path / "mine.yaml").write_text("claims:" + "".join(rows), encoding="utf-8")
     return tmp_path
 
@@ -68,7 +70,9 @@ def claims(*arguments: str) -> Result:
 
 def test_without_a_word_nothing_is_run_and_the_plan_says_what_could_be(here: Path) -> None:
     output = claims().output
-    assert "configs/slow.yaml: to be run: 1 cells, at most 1 min, into runs/claims/slow\n  feeds slow, nowhere" in output
+    assert (
+        "configs/slow.yaml: to be run: 1 cells, at most 1 min, into runs/claims/slow\n  feeds slow, nowhere" in output
+    )
     assert "configs/nowhere.yaml: cannot run here: there is no such config here" in output
     assert "configs/absent.yaml: cannot run here: engine.kind: there is no engine 'fakes'" in output
     assert "2 of 4 configs to run here, at most 2 min in all" in output

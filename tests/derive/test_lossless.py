@@ -131,6 +131,19 @@ def test_first_tokens_are_tables_of_their_own() -> None:
     assert pytest.approx(stats.chi2.sf(found.statistic, 2)) == found.p_value
 
 
+def test_later_tokens_are_tested_behind_what_stands_before_them() -> None:
+    plain = {"5 1 8": 30, "5 1 9": 30, "5 2 8": 40}
+    other = {"5 1 8": 10, "5 1 9": 50, "5 2 8": 40}
+    expected = stats.chi2_contingency([[30, 30], [10, 50]], correction=False, lambda_="log-likelihood").statistic
+    found = g_test(plain, other)
+    assert found is not None
+    assert (pytest.approx(expected), 2, 100) == (
+        found.statistic,
+        found.degrees,
+        found.draws,
+    )  # 60 and 40 on either side
+
+
 def test_rare_outcomes_are_counted_together() -> None:
     plain = {"5 1": 80, **{f"5 {outcome}": 2 for outcome in range(2, 12)}}
     other = {"5 1": 80, **{f"5 {outcome}": 2 for outcome in range(12, 22)}}

@@ -9,8 +9,8 @@ import pytest
 
 from speculation_builders import DraftScript
 from tokbench.arithmetic import tokens_per_round
-from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.codes import Code
+from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.speculation.pairing import CostSources, cost_sources
 from tokbench.record.observations import ExperimentPoint, SpeculationRounds, StepTrace
 from tokbench.record.spec import ModelSpec
@@ -86,7 +86,7 @@ def test_repetitions_of_different_blocks_are_no_pair(tmp_path: Path) -> None:
     script = DraftScript()
     cell_id = pair(script)
     script.rounds(cell_id, ACCEPTED, block=1)
-    assert "no block holds a repetition of both" == reason(evaluated(script, tmp_path)[cell_id], "speedup_x")
+    assert "no block holds a repetition of both cells" == reason(evaluated(script, tmp_path)[cell_id], "speedup_x")
 
 
 def test_what_drifts_under_both_cancels(tmp_path: Path) -> None:

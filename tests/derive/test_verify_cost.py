@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders import Script
-from scripted_facts import LLAMA_8B, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS, ceilings
+from scripted_facts import LLAMA_8B, LLAMA_8B_CONFIG, ceilings
 from tokbench import arithmetic
 from tokbench.derive.evaluate import Missing, evaluate
 from tokbench.derive.report.document import Section, Table
@@ -32,9 +32,7 @@ def script(
     """A cell of two rows with such windows of four passes in each repetition; experts where the shape has them."""
     made = Script(ceiling=ceiling)
     is_moe = config is MOE.config
-    cell_id = made.cell(
-        "cpu-moe" if is_moe else LLAMA_8B, static_batch=ROWS, config=config, parameters=LLAMA_8B_PARAMETERS
-    )
+    cell_id = made.cell("cpu-moe" if is_moe else LLAMA_8B, static_batch=ROWS, config=config)
     for windows in repetitions:
         trial_id = made.trial(cell_id)
         finished = made.events.pop()
@@ -128,7 +126,7 @@ def test_the_section_shows_a_line_for_every_m(tmp_path: Path) -> None:
     [section] = sections(script({1: (0.1,), 4: (0.3,)}, config=MOE.config, ceiling=ceilings()), tmp_path)
     [table] = [block for block in section.blocks if isinstance(block, Table)]
     assert ["1", "4"] == [row[3].text for row in table.rows]
-    assert ["6 of 32", "9 of 32"] == [row[9].text for row in table.rows]
+    assert ["6.00 of 32", "9.00 of 32"] == [row[9].text for row in table.rows]
     assert [1.0, pytest.approx(3.0)] == [row[5].sort for row in table.rows]
 
 

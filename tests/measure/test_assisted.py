@@ -64,7 +64,9 @@ def works(draft: DraftModel, gamma: int) -> dict[str, CellWork]:
 
 def points(engine: Any, wanted: CellWork) -> list[ExperimentPoint]:
     engine.prepare(wanted)
-    return [point for point in load_plug("assisted").run(engine, wanted, SPEC, "t") if isinstance(point, ExperimentPoint)]
+    return [
+        point for point in load_plug("assisted").run(engine, wanted, SPEC, "t") if isinstance(point, ExperimentPoint)
+    ]
 
 
 @pytest.mark.parametrize("gamma", [1, 3])
@@ -128,9 +130,7 @@ def test_counts_that_do_not_add_up_are_no_result() -> None:
         ({"speculation": SpeculationSpec(method="prompt_lookup", accept="top3")}, "without loss"),
     ],
 )
-def test_what_transformers_cannot_do_is_refused(
-    engine: TransformersEngine, changed: dict[str, Any], said: str
-) -> None:
+def test_what_transformers_cannot_do_is_refused(engine: TransformersEngine, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(PlugError, match=said):
         list(load_plug("assisted").run(engine, dataclasses.replace(WORK, **changed), SPEC, "t"))
 

@@ -76,7 +76,17 @@ def tiny_gguf() -> EngineRequest:
     return asked(folder)
 
 
-STEP_ENGINES = {"fake": engine_request, "transformers": tiny_llama}
+def of_another_framework(kind: str, mode: str) -> EngineRequest:
+    """The same shape, with weights that NumPy draws."""
+    return dataclasses.replace(tiny_llama(), engine=EngineSpec(kind=kind, mode=mode))
+
+
+STEP_ENGINES = {
+    "fake": engine_request,
+    "transformers": tiny_llama,
+    "jax": functools.partial(of_another_framework, "jax", "compiled"),
+    "mlx": functools.partial(of_another_framework, "mlx", "eager"),
+}
 """A builder for each plug with a step engine; it opens on a CPU, in a second, without a network."""
 REQUEST_ENGINES = {
     "fake": functools.partial(engine_request, "requests"),

@@ -1,7 +1,7 @@
 """What every experiment plug must do, by name: a new file under experiments/ is found here, and needs options below.
 
-One that works on a model itself is no matter of the scripted engine: it must refuse that one, and is held by a test file
-of its own.
+One that works on a model itself is no matter of the scripted engine: it must refuse that one, and is held by a test
+file of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ OPTIONS: dict[str, dict[str, Option]] = {"fake": {"steps": 4}}
 """Options that make one repetition short."""
 HELD_BY = {
     "answers": "test_experiment_answers.py",
+    "assisted": "test_assisted.py",
     "nll": "test_experiment_nll.py",
+    "link": "test_links.py",
     "lossless": "test_lossless.py",
     "verify_cost": "test_verify_cost.py",
 }

@@ -120,7 +120,7 @@ def test_draws_begin_behind_the_prompt_of_row_0_at_the_temperature() -> None:
     drawn = [asked for asked in engine.prepared if asked.temperature]
     assert [(WORK.prompts[0],) * 2] * 3 == [asked.prompts for asked in drawn]
     assert [(3, 0.5)] * 3 == [(asked.output_tokens, asked.temperature) for asked in drawn]
-    assert 1 == len({asked.seed for asked in drawn})
+    assert 3 == len({asked.seed for asked in drawn})
 
 
 @pytest.mark.parametrize(

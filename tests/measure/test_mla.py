@@ -9,8 +9,11 @@ pytest.importorskip("transformers")
 
 from tiny_engines import request, run, work  # noqa: E402
 from tokbench.errors import PlugError  # noqa: E402
+from tokbench.measure import latent  # noqa: E402
 from tokbench.measure.engines.transformers import attention, mla  # noqa: E402
 from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: E402
+from tokbench.record.catalog import find_model  # noqa: E402
+from tokbench.record.spec import EngineSpec  # noqa: E402
 
 MODES = ("eager", "compiled")
 PROMPTS = (12, 300)
@@ -99,6 +102,15 @@ def test_a_model_without_latent_attention_is_refused() -> None:
     with pytest.raises(PlugError, match="mla_absorbed is for DeepSeek-V3's latent attention") as refused:
         TransformersEngine(request("tiny-llama", attention="mla_absorbed"))
     assert refused.value.fix is not None and "leave engine.attention out" in refused.value.fix
+
+
+def test_the_plan_refuses_it_before_any_device_is_touched() -> None:
+    assert latent.WAYS == tuple(dict.fromkeys(latent.WAYS)) and set(latent.WAYS) == set(attention.LATENT_WAYS)
+    spec = EngineSpec(kind="transformers", mode="eager", attention="mla_expanded")
+    latent.check_latent(spec, "kv-mla", find_model("kv-mla").config)
+    latent.check_latent(EngineSpec(kind="transformers", mode="eager"), "tiny-llama", find_model("tiny-llama").config)
+    with pytest.raises(PlugError, match="mla_expanded is for .* and tiny-llama has none of it"):
+        latent.check_latent(spec, "tiny-llama", find_model("tiny-llama").config)
 
 
 def test_the_identity_check_finds_a_wrong_absorption(monkeypatch: pytest.MonkeyPatch) -> None:

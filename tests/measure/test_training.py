@@ -24,6 +24,9 @@ from tokbench.measure.training.schedule import share_of_rate  # noqa: E402
 ASKED = harvest.Asked(32, 8, 12, seed=1, rows_at_once=16)
 
 
+torch.set_num_threads(1)  # two would wait for each other where the machine has other work
+
+
 def silent(_: str) -> None:
     """Hears nothing."""
 
@@ -36,7 +39,9 @@ def library(tmp_path: Path) -> Path:
     for number in range(60):
         body = "\n".join(f"    total_{line} = {number} * {line} + len(name)" for line in range(24))
         said = f"Add {number} to what is there, and say so. " * 4
-        (folder / f"part{number}.py").write_text(f'def add_{number}(name):\n    """{said}"""\n{body}\n', encoding="utf-8")
+        (folder / f"part{number}.py").write_text(
+            f'def add_{number}(name):\n    """{said}"""\n{body}\n', encoding="utf-8"
+        )
     (folder / "test" / "test_part.py").write_text("x = 1\n" * 400, encoding="utf-8")
     (folder / "short.py").write_text("x = 1\n", encoding="utf-8")
     return folder
@@ -67,13 +72,25 @@ class Letters:
 def test_prompts_have_one_length_and_those_held_out_come_last(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = texts.library_texts(library)
     monkeypatch.setattr(harvest, "library_texts", lambda: everything)
-    ids, held_out = harvest.prompts(Letters(), ASKED, harvest.chat_form("<|im_start|>"))
+    ids, held_out = harvest.prompts(Letters(), ASKED, "user {question} assistant\n")
     assert (32, 8) == tuple(ids.shape)
     assert 8 == held_out
     kept = ["".join(map(chr, row)) for row in ids.tolist()]
     assert sum(row.endswith("tant\n") for row in kept[:-8]) == round(24 * harvest.CHAT_SHARE)
     plain, _ = harvest.prompts(Letters(), ASKED, None)
     assert not any("".join(map(chr, row)).endswith("tant\n") for row in plain.tolist())
+
+
+def test_the_form_of_a_chat_is_that_of_the_weights(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    tokenizer.save_pretrained(str(tmp_path / "plain"))
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %} {'answer':"
+    tokenizer.save_pretrained(str(tmp_path / "chat"))
+    assert harvest.chat_form(tmp_path / "plain") is None
+    assert "[user: {question}] {'answer':" == harvest.chat_form(tmp_path / "chat")
 
 
 def test_too_few_texts_are_one_clear_error(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,16 +124,20 @@ def test_half_of_the_rows_are_greedy_and_half_are_drawn(harvested: harvest.Harve
 
 
 def test_training_lowers_the_loss_and_agrees_more_than_an_untrained_head(
-    target: Any, harvested: harvest.Harvest
+    pair: tuple[Path, Path, toys.PairFacts],
 ) -> None:
-    short = mtp.Recipe(steps=1, depths=2, scored_places=64, learning_rate=0.0)
-    untrained = mtp.train_head(target, harvested, short, ("tiny", "shape:tiny"), silent)
-    long = short._replace(steps=50, learning_rate=3e-3)
-    trained = mtp.train_head(target, harvested, long, ("tiny", "shape:tiny"), silent)
-    assert trained.facts.loss < untrained.facts.loss - 0.5
+    from transformers import AutoModelForCausalLM
+
+    target = AutoModelForCausalLM.from_pretrained(str(pair[0])).eval()
+    prompts = torch.randint(300, (32, 8), generator=torch.Generator().manual_seed(1))
+    text = harvest.harvest(target, prompts, 8, ASKED, silent)
+    none = mtp.Recipe(steps=1, depths=2, scored_places=64, learning_rate=0.0)
+    untrained = mtp.train_head(target, text, none, ("toy", "path:toy"), silent).facts
+    trained = mtp.train_head(target, text, none._replace(steps=40, learning_rate=3e-3), ("toy", "path:toy"), silent)
+    assert trained.facts.loss < untrained.loss - 0.5
+    assert trained.facts.held_out_agreement[0] > untrained.held_out_agreement[0] + 0.1
     assert 2 == len(trained.facts.held_out_agreement)
-    assert trained.facts.held_out_agreement[0] > untrained.facts.held_out_agreement[0]
-    assert (50, 24 * 19, "trained here") == (trained.facts.steps, trained.facts.distinct_positions, trained.facts.label)
+    assert (40, 24 * 19, "trained here") == (trained.facts.steps, trained.facts.distinct_positions, trained.facts.label)
     assert all(not parameter.requires_grad for parameter in target.parameters())
 
 
@@ -147,7 +168,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, toys.Pai
 
 def test_a_pair_learns(pair: tuple[Path, Path, toys.PairFacts]) -> None:
     facts = pair[2]
-    assert facts.target_loss < 4.5 < 5.7  # ln 300 is what knowing nothing costs
+    assert facts.target_loss < 4.5  # knowing nothing costs ln 300 = 5.7
     assert facts.agreement > 0.1
     assert 40 * 4 * 32 == facts.tokens
 
@@ -182,6 +203,8 @@ def test_a_pair_is_saved_as_models_in_bfloat16_that_say_what_they_are(pair: tupl
 def test_what_cannot_be_trained_is_refused(changed: dict[str, Any], said: str) -> None:
     from rich.console import Console
 
-    asked = TrainRequest(what="mtp", model=None, dtype="bfloat16", out=None, size="small", steps=None, rows=16, seed=1)
+    asked = TrainRequest(
+        what="mtp", model=None, dtype="bfloat16", out=None, size="small", steps=None, rows=16, depths=1, seed=1
+    )
     with pytest.raises(SpecError, match=said):
         train(asked._replace(**changed), Console())

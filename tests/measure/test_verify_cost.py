@@ -105,6 +105,7 @@ def test_the_engine_goes_on_as_if_nothing_had_been() -> None:
         ({"passes": 0}, "passes: 0 is no whole number"),
         ({"windows": "3"}, "windows: '3' is no whole number"),
         ({"pass": 1}, "unknown pass"),
+        ({"capture": "no"}, "capture: 'no' is neither"),
     ],
 )
 def test_a_wrong_option_is_refused_with_a_way_out(options: dict[str, Option], message: str) -> None:

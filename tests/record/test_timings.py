@@ -59,6 +59,39 @@ def test_the_rate_over_several_traces_is_all_tokens_by_all_seconds() -> None:
     assert 8 / 4 == timings.decode_rate_per_row([steps(1.0, tokens=(6,)), steps(3.0, tokens=(2,))])
 
 
+def apart(*counts: tuple[int, int], start: float = 0.0) -> StepTrace:
+    """Two rows that advance apart, a stamp a second."""
+    whole = steps(*(start + second for second in range(1, len(counts) + 1)), tokens=tuple(map(min, counts)))
+    return whole.model_copy(update={"tokens_by_row": counts})
+
+
+def test_rows_that_advance_apart_each_end_with_their_last_token() -> None:
+    """The first row has its six tokens after two seconds, the second after four."""
+    trace = apart((5, 1), (1, 3), (0, 1), (0, 1))
+    assert [6, 6] == timings.row_token_counts(trace)
+    assert [2.0, 4.0] == timings.row_durations_s(trace)
+    assert (6 / 2 + 6 / 4) / 2 == timings.decode_rate_per_row([trace])
+    assert [6, 4, 1, 1] == timings.tokens_at_stamps(trace)
+    assert 6 == timings.trace_tokens_per_row(trace), "not the sum of the least of each stamp, which is 2"
+
+
+def test_rows_over_several_traces_add_up_row_by_row() -> None:
+    assert (4 / 3 + 4 / 4) / 2 == timings.decode_rate_per_row([apart((2, 1), (0, 1)), apart((1, 1), (1, 1))])
+
+
+def test_a_row_without_a_token_has_no_rate() -> None:
+    assert timings.decode_rate_per_row([apart((1, 0))]) is None
+
+
+def test_rows_alike_are_counted_alike() -> None:
+    trace = steps(1.0, 2.0, tokens=(3, 5))
+    assert ([8, 8], [2.0, 2.0], [6, 10]) == (
+        timings.row_token_counts(trace),
+        timings.row_durations_s(trace),
+        timings.tokens_at_stamps(trace),
+    )
+
+
 def test_the_first_chunk_counts_from_the_schedule_where_there_is_one() -> None:
     assert 0.5 == timings.request_first_chunk_s(request(0.5, 1.0))
     assert 2.5 == timings.request_first_chunk_s(request(0.5, 1.0, scheduled=8 * S))

@@ -107,7 +107,7 @@ def weight_bytes(shape: ModelShape, dtype: str | Precision) -> int:
     """Bytes that all weights take; a tied embedding counts once.
 
     float32, bfloat16, float16 and float8 hold for every parameter; `mxfp4` for the matrices of routed experts alone,
-    all else is bfloat16; int8, int4, fp8 and their kin for every linear layer, the head among them unless it is tied: embeddings,
+    all else is bfloat16; the other types for every linear layer, the head among them unless it is tied: embeddings,
     norms, router and biases have the type of the activations.
     Leaves out what a kernel pads (int4 on NVIDIA: inputs to multiples of 1024).
     """

@@ -63,8 +63,8 @@ class Step:
         return self.refusal is None and not self.is_done
 
 
-def run_missing(runs: Sequence[Path], asked: AskedClaims, wanted: WantedRun) -> ExitCode:
-    """Plan, run and judge: the verdicts at the end rest on the runs that were named and on every record in `out`.
+def run_missing(runs: Sequence[Path], asked: AskedClaims, wanted: WantedRun) -> tuple[ExitCode, tuple[Path, ...]]:
+    """Plan, run and judge: the code, and the records that the verdicts rest on: those named, and those in `out`.
 
     Raises:
         SpecError, RecordError, DataError, PlugError: as `tokbench claims`, and where a record is of another config.
@@ -77,11 +77,11 @@ def run_missing(runs: Sequence[Path], asked: AskedClaims, wanted: WantedRun) -> 
     if is_agreed(steps, console, is_said=wanted.is_agreed):
         code = run_steps(steps, console)
     if code in STOPPED:
-        return code
+        return code, tuple(runs)
     known = {folder.resolve() for folder in runs}
     records = [folder for folder in records_of(steps) if folder.resolve() not in known]
     show_claims((*runs, *records), asked, as_json=wanted.as_json)
-    return code
+    return code, (*runs, *records)
 
 
 def plan_steps(verdicts: Sequence[ClaimVerdict], out: Path, console: Console) -> list[Step]:

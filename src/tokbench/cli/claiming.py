@@ -22,9 +22,16 @@ from tokbench.derive.claims.rows import ClaimRow
 from tokbench.derive.claims.rules import load_claims
 from tokbench.derive.claims.saying import say_because
 from tokbench.derive.claims.verdicts import ClaimVerdict
-from tokbench.derive.published.rows import load_published
+from tokbench.derive.evaluate import Results
+from tokbench.derive.published.rows import PublishedFigure, load_published
+from tokbench.derive.report.claims_figures import draw_family
+from tokbench.derive.report.claims_page import FAMILIES, Found, claims_document
+from tokbench.derive.report.write import write_page, write_whole
+from tokbench.derive.scenarios import find_scenarios
+from tokbench.derive.words import ENGLISH, in_language
 from tokbench.errors import SpecError
 
+CLAIMS_FILE = "claims.json"
 COLUMNS = ("claim", "topic", "verdict", "evidence", "because")
 
 
@@ -37,6 +44,28 @@ class AskedClaims(NamedTuple):
     file: Path | None = None
     """Claims of the user's own, in place of ours."""
     published: Path | None = None
+
+
+def write_claims(runs: Sequence[Path], asked: AskedClaims, out: Path, language: str) -> tuple[Path, Path]:
+    """Write the page of the claims that are asked for: report.md, report.html, claims.json and figures.
+
+    Raises:
+        SpecError: as `show_claims`, or nobody wrote the language. RecordError: a record cannot be read, or a file not
+            written. DataError: a row is wrong.
+    """
+    with in_language(language):  # refused before anything is read
+        refuse_twice(runs)
+        results, figures = load_results(runs), load_published(asked.published)
+        verdicts = _judge(results, figures, asked)
+        scenarios = find_scenarios(results, figures)
+        own = {topic: [found for found in verdicts if found.claim.topic == topic] for topic in FAMILIES}
+        drawn = {topic: draw_family(topic, members) for topic, members in own.items()}
+        document = claims_document(verdicts, Found(drawn, scenarios, results))
+    with in_language(ENGLISH):
+        plain = dump_claims(_judge(results, figures, asked))
+    paths = write_page(document, [item for members in drawn.values() for item in members], out)
+    write_whole(out / CLAIMS_FILE, plain.encode())
+    return paths
 
 
 def show_claims(runs: Sequence[Path], asked: AskedClaims, *, as_json: bool) -> None:
@@ -63,9 +92,14 @@ def judge_asked(runs: Sequence[Path], asked: AskedClaims) -> tuple[ClaimVerdict,
     Raises:
         SpecError, RecordError, DataError: as `show_claims`.
     """
+    return _judge(load_results(runs), load_published(asked.published), asked)
+
+
+def _judge(
+    results: Sequence[Results], figures: Sequence[PublishedFigure], asked: AskedClaims
+) -> tuple[ClaimVerdict, ...]:
     claims = _choose(load_claims(None if asked.file is None else {str(asked.file): asked.file}), asked)
-    evidence = load_evidence(load_results(runs), load_published(asked.published))
-    return judge_claims(claims, evidence, datetime.datetime.now(datetime.UTC).date())
+    return judge_claims(claims, load_evidence(results, figures), datetime.datetime.now(datetime.UTC).date())
 
 
 def _choose(claims: Sequence[ClaimRow], asked: AskedClaims) -> list[ClaimRow]:

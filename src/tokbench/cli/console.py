@@ -114,4 +114,9 @@ def say_cell(spec: CellSpec) -> str:
     else:
         size = f"{load.rate_per_s:g} requests/s"
     prompt = f"prompt {spec.workload.prompt_tokens}" if spec.workload.prompt_tokens is not None else spec.workload.kind
-    return f"{spec.engine.mode}, {size}, {prompt} + {spec.workload.output_tokens} tokens"
+    task = "" if spec.workload.task is None else f" of {spec.workload.task}"
+    drafting = spec.speculation
+    drafts = "" if drafting == "none" else f", drafts by {drafting.method}, gamma {drafting.gamma}"
+    experiment = "" if spec.experiment == "none" else f", {spec.experiment.kind}"
+    asked = f"{prompt}{task} + {spec.workload.output_tokens} tokens"
+    return f"{spec.engine.mode}, {size}, {asked}{drafts}{experiment}"

@@ -138,24 +138,32 @@ def claims(
         Path | None,
         typer.Option(help="With --run: folder of the records; default runs/claims. Finished ones are taken."),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Also write the page of the claims into this folder.")
+    ] = None,
+    language: Annotated[str, typer.Option("--lang", help="Language of the page: en or zh.")] = "en",
 ) -> None:
     """Judge every claim: supported, refuted, partly, open or untested. Exit 0 whatever they are; 5: a row is wrong.
 
     With --run as `tokbench run`: 1 a trial failed, 3 an engine or device is missing, 130 interrupted.
     """
     from tokbench.cli import claiming
-    from tokbench.errors import SpecError
+    from tokbench.errors import ExitCode, SpecError
 
-    asked, folders = claiming.AskedClaims(topic, name, file, folder), tuple(runs or ())
-    if not measure:
-        if is_agreed or out is not None:
-            raise SpecError("--yes and --out belong to --run", key="--run", fix="tokbench claims --run --yes")
+    asked, folders, code = claiming.AskedClaims(topic, name, file, folder), tuple(runs or ()), ExitCode.OK
+    if measure:
+        from tokbench.cli import claim_running
+
+        wanted = claim_running.WantedRun(out or claim_running.DEFAULT_OUT, is_agreed, as_json)
+        code, folders = claim_running.run_missing(folders, asked, wanted)
+    elif is_agreed or out is not None:
+        raise SpecError("--yes and --out belong to --run", key="--run", fix="tokbench claims --run --yes")
+    else:
         claiming.show_claims(folders, asked, as_json=as_json)
-        return
-    from tokbench.cli import claim_running
-
-    wanted = claim_running.WantedRun(out or claim_running.DEFAULT_OUT, is_agreed, as_json)
-    raise typer.Exit(int(claim_running.run_missing(folders, asked, wanted)))
+    if report is not None:
+        for path in claiming.write_claims(folders, asked, report, language):
+            typer.echo(f"written: {path}", err=as_json)
+    raise typer.Exit(int(code))
 
 
 def import_results(
@@ -190,7 +198,10 @@ def train(
     ] = None,
     size: Annotated[str, typer.Option(help="pair: small (two cores) or large (a GPU).")] = "small",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; default by what is trained.")] = None,
-    rows: Annotated[int, typer.Option(min=16, help="mtp: texts that the model writes first.")] = 384,
+    rows: Annotated[int, typer.Option(min=16, help="mtp: texts that the model writes first.")] = 256,
+    depths: Annotated[
+        int, typer.Option(min=1, max=8, help="mtp: how far the head is chained in training; above 1 for gamma above 1.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the prompts, the weights and the order.")] = 1,
 ) -> None:
     """Train an MTP head on a model's own text, or a toy pair of target and draft, for speculative decoding."""
@@ -198,5 +209,5 @@ def train(
 
     from tokbench.cli import training
 
-    asked = training.TrainRequest(what, model, dtype, out, size, steps, rows, seed)
+    asked = training.TrainRequest(what, model, dtype, out, size, steps, rows, depths, seed)
     training.train(asked, Console(soft_wrap=True))

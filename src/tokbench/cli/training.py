@@ -27,6 +27,7 @@ class TrainRequest(NamedTuple):
     size: str
     steps: int | None
     rows: int
+    depths: int
     seed: int
 
 
@@ -64,10 +65,10 @@ def _train_mtp(request: TrainRequest, console: Console) -> None:
 
     target = _load(spec, resolved, request.seed)
     asked = harvest.Asked(request.rows, PROMPT_TOKENS, OUTPUT_TOKENS, request.seed)
-    form = harvest.chat_form(_template(resolved.folder))
+    form = harvest.chat_form(resolved.folder)
     ids, held_out = harvest.prompts(FolderTokenizer(resolved.folder), asked, form)
     harvested = harvest.harvest(target, ids, held_out, asked, lambda text: _say(console, text))
-    recipe = mtp.Recipe(seed=request.seed)
+    recipe = mtp.Recipe(seed=request.seed, depths=request.depths)
     if request.steps is not None:
         recipe = recipe._replace(steps=request.steps)
     names = (resolved.name, request.model)
@@ -98,16 +99,6 @@ def _load(spec: ModelSpec, resolved: ResolvedModel, seed: int) -> Any:
             seed=seed,
         )
     )
-
-
-def _template(folder: Path) -> str | None:
-    """The form of a chat as it lies beside the weights, in either of the two places that transformers knows."""
-    beside = folder / "chat_template.jinja"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
-    inside = folder / "tokenizer_config.json"
-    found = json.loads(inside.read_text(encoding="utf-8")).get("chat_template") if inside.is_file() else None
-    return found if isinstance(found, str) else None
 
 
 def _train_pair(request: TrainRequest, console: Console) -> None:

@@ -47,7 +47,7 @@ class GTest(NamedTuple):
     statistic: float
     degrees: int
     draws: int
-    """Of the smaller side, that took part."""
+    """Of the smaller side, whose first token the other side has too."""
 
 
 def points_of(cell: CellRecord) -> list[ExperimentPoint]:
@@ -93,7 +93,8 @@ def g_tests(cell: CellRecord, arm: Arm) -> list[GTest]:
 def g_test(plain: Counts, other: Counts) -> GTest | None:
     """Whether the tokens behind a first token have one distribution on both sides; None where that cannot be tested.
 
-    The first token is not drawn anew, so each is a table of its own: G and degrees of freedom of all tables are summed.
+    The first token is not drawn anew. Behind every beginning that both sides hold, the next token is a table of its
+    own: G and degrees of freedom of all tables are summed.
 
     Formula: G = 2·Σ observed·ln(observed/expected) over outcomes with at least 5 expected on either side, the rarer
     ones counted together; p is the upper tail of the chi-square distribution with Σ(outcomes - 1) degrees of freedom.
@@ -102,23 +103,25 @@ def g_test(plain: Counts, other: Counts) -> GTest | None:
     from scipy.stats import chi2_contingency
 
     statistic, degrees, draws = 0.0, 0, 0
-    sides = _by_first_token(plain), _by_first_token(other)
-    for first in sorted(sides[0].keys() & sides[1].keys()):
-        table = _bucket(sides[0][first], sides[1][first])
+    sides = _by_beginning(plain), _by_beginning(other)
+    for beginning in sorted(sides[0].keys() & sides[1].keys()):
+        table = _bucket(sides[0][beginning], sides[1][beginning])
         if len(table[0]) < 2:
             continue
         tested = chi2_contingency(table, correction=False, lambda_="log-likelihood")
         statistic += float(tested.statistic)
         degrees += int(tested.dof)
-        draws += min(sum(table[0]), sum(table[1]))
+        draws += min(sum(table[0]), sum(table[1])) if len(beginning) == 1 else 0
     return GTest(float(chdtrc(degrees, statistic)), statistic, degrees, draws) if degrees else None
 
 
-def _by_first_token(counts: Counts) -> dict[str, Counter[str]]:
-    sides: dict[str, Counter[str]] = {}
+def _by_beginning(counts: Counts) -> dict[tuple[str, ...], Counter[str]]:
+    """How often which token came next, by all tokens before it; the first token alone is the shortest beginning."""
+    sides: dict[tuple[str, ...], Counter[str]] = {}
     for outcome, count in counts.items():
-        first, _, rest = outcome.partition(" ")
-        sides.setdefault(first, Counter())[rest] += int(count)
+        tokens = tuple(outcome.split(" "))
+        for length in range(1, len(tokens)):
+            sides.setdefault(tokens[:length], Counter())[tokens[length]] += int(count)
     return sides
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tokbench.derive.codes import NOTES
 from tokbench.derive.evaluate import CellResult, Missing
+from tokbench.derive.experts.touches import resident_share, routing_of
 from tokbench.derive.published import Comparison, PublishedFigure
 from tokbench.derive.words import SEMICOLON, join, mark, say, t
 from tokbench.record.facts import Agreement
@@ -159,6 +160,9 @@ def say_prompt(cell: CellResult) -> str:
         if cell.conditions.prompt_tokens is None
         else t("{prompt_tokens} prompt", prompt_tokens=cell.conditions.prompt_tokens)
     )
+    task = cell.record.spec.workload.task
+    if task is not None:
+        prompt = t("{prompt} of {task}", prompt=prompt, task=task)
     return t("{prompt} + {output_tokens} output tokens", prompt=prompt, output_tokens=cell.conditions.output_tokens)
 
 
@@ -171,8 +175,25 @@ def say_drafts(cell: CellResult) -> str:
 
 
 def say_mode(cell: CellResult) -> str:
-    """The mode of a cell's engine, and how it drafts where it does."""
-    return join(part for part in (str(cell.conditions.mode), say_drafts(cell)) if part)
+    """The mode of a cell's engine, how it drafts and which experiment it holds, where it does."""
+    experiment = cell.record.spec.experiment
+    kind = "" if experiment == "none" else experiment.kind
+    parts = (str(cell.conditions.mode), say_drafts(cell), kind, say_drawn(cell), say_resident(cell))
+    return join(part for part in parts if part)
+
+
+def say_drawn(cell: CellResult) -> str:
+    """By which law experts were drawn, or nothing where the model's own routers chose."""
+    routing = routing_of(cell.record.spec)
+    if routing.kind in ("own", "uniform"):
+        return "" if routing.kind == "own" else t("routing drawn, even")
+    return t("routing drawn, {law} {skew}", law=routing.kind, skew=format_number(routing.skew))
+
+
+def say_resident(cell: CellResult) -> str:
+    """The share of the experts that lies on the device, or nothing where all do."""
+    share = resident_share(cell.record.spec)
+    return "" if share == 1.0 else t("{share} % of the experts resident", share=format_number(100 * share))
 
 
 def say_engine(cell: CellResult) -> str:

@@ -27,7 +27,7 @@ from tokbench.measure.engines import (
     Step,
     Tokenizer,
 )
-from tokbench.measure.llama_arrays import LlamaArrays, facts_of, reference_tokens
+from tokbench.measure.llama_arrays import LlamaArrays, facts_of, next_tokens
 from tokbench.record.facts import EngineFacts, ModelFacts
 
 PROC = Path("/proc/self")
@@ -66,7 +66,9 @@ class Computation(Protocol):
 class ArrayEngine:
     """One Llama in one framework."""
 
-    def __init__(self, request: EngineRequest, arrays: LlamaArrays, computation: Computation, facts: EngineFacts) -> None:
+    def __init__(
+        self, request: EngineRequest, arrays: LlamaArrays, computation: Computation, facts: EngineFacts
+    ) -> None:
         self._arrays, self._computation, self._facts = arrays, computation, facts
         self._model_facts = facts_of(request, arrays)
         self._tokenizer = _load_tokenizer(request.weights_folder)
@@ -125,10 +127,13 @@ class ArrayEngine:
         self.prefill()
         list(self.decode(1))
         compile_s = time.monotonic() - begun
-        kept = self._kept
-        size = sum(int(np.prod(array.shape)) * 4 for array in kept) if kept is not None else None
+        size = self._cache_bytes()
         self.rewind(0)
         return Prepared(work.prompt_tokens + work.output_tokens, size, compile_s if self.graphs_compiled else None)
+
+    def _cache_bytes(self) -> int | None:
+        """Keys and values in float32."""
+        return None if self._kept is None else sum(4 * int(np.prod(array.shape)) for array in self._kept)
 
     def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
         """Take prompts of the same number and length in the place of those prepared."""
@@ -194,6 +199,8 @@ class ArrayEngine:
 
     def output_tokens(self) -> tuple[tuple[int, ...], ...]:
         """Token ids made since the last prefill."""
+        if not self._made:
+            return ((),) * self._prepared().rows
         made = np.stack([np.asarray(self._computation.to_host(token)).reshape(-1) for token in self._made], 1)
         return tuple(tuple(int(token) for token in row) for row in made)
 
@@ -211,11 +218,15 @@ class ArrayEngine:
         return [MemoryNow("rss_peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)]
 
     def check_identity(self, tokens: int) -> Divergence | None:
-        """Row 0 beside the same arithmetic in NumPy, without a cache; ends rewound."""
+        """Row 0 beside the same arithmetic in NumPy, without a cache; ends rewound.
+
+        One pass over prompt and answer tells the likeliest token behind each: up to the first that differs it is what
+        greedy steps would make.
+        """
         work = self._prepared()
         count = min(tokens, work.output_tokens)
         ours = self._work_through(count - 1)[0]
-        theirs = reference_tokens(self._arrays, [int(token) for token in self._ids[0]], count)
+        theirs = next_tokens(self._arrays, [*(int(token) for token in self._ids[0]), *ours[:-1]], count)
         first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
         return Divergence("the same arithmetic in NumPy, greedy, without a cache", count, first, None)
 

@@ -73,7 +73,7 @@ class Crew:
             self.drop(group)
             worker = self._start(group)
         begun = time.monotonic()
-        answer = self.ask(worker, self._open_command(group), limit_s)
+        answer = self.ask(worker, open_command(self._plan, group), limit_s)
         self.open_s[group.group] = time.monotonic() - begun
         self.cold_s += self.open_s[group.group]
         if isinstance(answer, Failed):
@@ -155,22 +155,24 @@ class Crew:
         self._progress.note(f"ceilings not measured: {failure.text}")
         return failure.cause == "engine"
 
-    def _open_command(self, group: GroupPlan) -> OpenGroup:
-        model = group.model
-        return OpenGroup(
-            group=group.group,
-            spec=group.spec,
-            device=self._plan.torch_device,
-            devices=self._plan.torch_devices(),
-            model_name=model.name if model is not None else group.spec.model.source,
-            config_json=config_json(model),
-            weights_folder=str(model.folder) if model is not None and model.folder is not None else None,
-            revision=model.revision if model is not None else None,
-            sha256=model.sha256 if model is not None else None,
-            note=model.note if model is not None else None,
-            threads=group.spec.engine.threads or self._plan.host.usable_cores,
-            seed=self._plan.config.run.seed,
-        )
+
+def open_command(plan: Plan, group: GroupPlan) -> OpenGroup:
+    """What a worker is told to load a group."""
+    model = group.model
+    return OpenGroup(
+        group=group.group,
+        spec=group.spec,
+        device=plan.torch_device,
+        devices=plan.torch_devices(),
+        model_name=model.name if model is not None else group.spec.model.source,
+        config_json=config_json(model),
+        weights_folder=str(model.folder) if model is not None and model.folder is not None else None,
+        revision=model.revision if model is not None else None,
+        sha256=model.sha256 if model is not None else None,
+        note=model.note if model is not None else None,
+        threads=group.spec.engine.threads or plan.host.usable_cores,
+        seed=plan.config.run.seed,
+    )
 
 
 def _describe(group: GroupPlan) -> str:

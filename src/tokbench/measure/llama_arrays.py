@@ -1,6 +1,6 @@
 """The weights of a Llama as NumPy arrays, for engines of other frameworks than PyTorch, and its arithmetic in NumPy.
 
-The arithmetic is the reference that such an engine's tokens are set beside; nobody measures it. It imports no framework.
+The arithmetic is what such an engine's tokens are set beside; nobody measures it. No framework is imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
 from tokbench.record.facts import ModelFacts
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 RANDOM_SCALE = 0.02
 """Standard deviation of random weights. Source: shared/data/experiments.md, 0.3: never zeros."""
 LAYER = {
@@ -32,7 +32,7 @@ LAYER = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-"""Our names of a layer's matrices, and those of the files. Source: transformers 5.23, models/llama/modeling_llama.py."""
+"""Our names of a layer's matrices, and the files'. Source: transformers 5.23, models/llama/modeling_llama.py."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,14 +197,15 @@ def rotations(shape: LlamaShape, positions: int) -> tuple[Array, Array]:
 
 
 def reference_tokens(arrays: LlamaArrays, prompt: Sequence[int], count: int) -> list[int]:
-    """`count` greedy tokens after a prompt, each from a forward pass over everything before it: no cache to go wrong."""
+    """`count` greedy tokens after a prompt, each from a forward pass over all before it: no cache to go wrong."""
     ids = list(prompt)
     for _ in range(count):
-        ids.append(int(np.argmax(_last_logits(arrays, ids))))
+        ids += next_tokens(arrays, ids, 1)
     return ids[len(prompt) :]
 
 
-def _last_logits(arrays: LlamaArrays, ids: Sequence[int]) -> Array:
+def next_tokens(arrays: LlamaArrays, ids: Sequence[int], count: int) -> list[int]:
+    """The likeliest token behind each of the last `count` of `ids`, from one forward pass over all of them."""
     shape = arrays.shape
     cosines, sines = rotations(shape, len(ids))
     mask = np.triu(np.full((len(ids), len(ids)), -np.inf, np.float32), 1)
@@ -224,8 +225,8 @@ def _last_logits(arrays: LlamaArrays, ids: Sequence[int]) -> Array:
         normed = _normed(states, layer["mlp_norm"], shape.eps)
         gate = normed @ layer["gate"].T
         states = states + (gate / (1 + np.exp(-gate)) * (normed @ layer["up"].T)) @ layer["down"].T
-    last: Array = _normed(states[-1:], arrays.norm, shape.eps) @ arrays.head.T
-    return last[0]
+    logits = _normed(states[-count:], arrays.norm, shape.eps) @ arrays.head.T
+    return [int(token) for token in np.argmax(logits, -1)]
 
 
 def _normed(states: Array, weight: Array, eps: float) -> Array:

@@ -21,6 +21,7 @@ from tokbench.errors import PlugError, SpecError
 from tokbench.measure.choice import torch_device
 from tokbench.measure.engines import check_drafting, check_load, check_plug
 from tokbench.measure.experiments import load_plug as load_experiment
+from tokbench.measure.latent import check_latent
 from tokbench.measure.models import ResolvedModel, at_depth
 from tokbench.measure.parallel import check_engine, check_even, largest_static_batch, memory_per_device_bytes
 from tokbench.measure.quantising import check_quantising
@@ -262,6 +263,7 @@ class _Binder:
             check_even(model.config, count)
             if "transformers" in plug.packages:
                 check_quantising(spec.model, model.name, model.config, count)
+                check_latent(spec.engine, model.name, model.config)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
             return bound, PlannedCell(bound, None, None, None, None, None, draft)
         planned = self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)

@@ -1,4 +1,4 @@
-"""What lies beneath a measured number: the record, the formula, and the raw events of each repetition. It derives nothing."""
+"""What lies beneath a measured number: the record, the formula, and each repetition's raw events. Derives nothing."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ BLOCK = "attention"
 MIN_POINTS = 3
 SHARE_USERS = (1, 8, 64, 256)
 SHARE_CONTEXTS = (4_096, 32_768, 131_072)
-"""Points of the table of shares. 256 users with 32k tokens each: data/claims/attention.yaml, mla-kv-vram."""
+"""Points of the table of shares; 256 users with 32k tokens each are where data/claims/attention.yaml asks."""
 
 
 def find_caches(results: Results) -> CacheFindings:

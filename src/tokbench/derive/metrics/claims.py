@@ -1,4 +1,4 @@
-"""What claims ask of a cell and nothing else does: a link's cost, a framework's share of the best, repeats bit by bit."""
+"""What claims alone ask of a cell: a link's cost, a framework's share of the best, identical repeats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _kept_in(trial: Trial, cut: str) -> float:
 
 @metric(RATIO, Better.HIGHER, mark("Speed kept over a link, cut through every layer"), order=70)
 def tensor_link_kept_ratio(context: CellContext) -> Values:
-    """Decode speed of a model that two processes hold, over a link with a delay, against that over one that costs nothing.
+    """Decode speed of a model in two processes over a link with a delay, against that over one that costs nothing.
 
     Formula: (free - alone) / (delayed - alone) per repetition: mean durations of the experiment's windows of one
     number of steps. `alone`: the same exchanges with nothing between them: what the loopback takes is no link's.
@@ -63,7 +63,7 @@ def best_framework_ratio(context: CellContext) -> Values:
     own = context.cell.planned.labels
     if FRAMEWORK not in own:
         raise UndefinedError(t("the cell names no framework"))
-    medians = {}
+    medians: dict[str, float] = {}
     for cell in context.run.cells.values():
         labels = cell.planned.labels
         is_rival = FRAMEWORK in labels and labels.get(PLATFORM) == own.get(PLATFORM)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 from tokbench.derive.repetitions import UndefinedError, finished_trials
 from tokbench.derive.words import t
@@ -14,13 +15,15 @@ UNQUANTISED = ("float32", "bfloat16", "float16")
 NATIVE_DTYPE = "native_dtype"
 """The label that tells in which type the weights were published."""
 
+Cell = TypeVar("Cell")
+
 
 class Chunk(NamedTuple):
     """One chunk of one frozen text."""
 
     text: str
     sha256: str
-    index: int
+    place: int
     tokens: int
     """Those that were foreseen: all but the chunk's first."""
 
@@ -51,35 +54,42 @@ def _chunks(trial: Trial) -> list[tuple[Chunk, float]]:
     listed = []
     for point in trial.points:
         if point.experiment == "nll":
-            text, sha256, index = (point.settings[name] for name in ("text", "sha256", "chunk"))
-            chunk = Chunk(str(text), str(sha256), int(index), int(point.values["tokens"]))
+            text, sha256, place = (point.settings[name] for name in ("text", "sha256", "chunk"))
+            chunk = Chunk(str(text), str(sha256), int(place), int(point.values["tokens"]))
             listed.append((chunk, float(point.values["nats"])))
     return listed
 
 
 def find_reference(run: Run, cell: CellRecord) -> CellRecord:
-    """The cell of the same weights before they were quantised, alike in everything but the type of its weights.
+    """The cell of the same weights before they were quantised that read the same text, in the same mode where it can.
 
     Formula: of the unquantised cells, the one in the type that label.native_dtype names, else the widest.
 
     Raises:
         UndefinedError: the run has none.
     """
-    alike = {
-        other.spec.model.dtype: other
-        for other in run.cells.values()
-        if other.spec.model.dtype in UNQUANTISED and other.good_trials() and _alike(other) == _alike(cell)
-    }
-    native = cell.spec.labels.get(NATIVE_DTYPE)
-    for dtype in (native, *UNQUANTISED):
-        if dtype in alike:
-            return alike[dtype]
-    raise UndefinedError(t("the run has no cell of the same weights unquantised"))
+    alike: dict[str, CellRecord] = {}
+    for other in run.cells.values():
+        dtype, mode = other.spec.model.dtype, other.spec.engine.mode
+        if dtype in UNQUANTISED and other.good_trials() and _reads(other) == _reads(cell):
+            if dtype not in alike or mode == cell.spec.engine.mode:
+                alike[dtype] = other
+    found = first_unquantised(alike, cell)
+    if found is None:
+        raise UndefinedError(t("the run has no cell of the same weights unquantised"))
+    return found
 
 
-def _alike(cell: CellRecord) -> dict[str, object]:
-    tree: dict[str, object] = cell.spec.model_dump(mode="json", exclude={"labels": True, "model": {"dtype"}})
-    return tree
+def first_unquantised(by_dtype: Mapping[str, Cell], cell: CellRecord) -> Cell | None:
+    """Of several unquantised types, the one that the cell's weights were published in, else the widest."""
+    wanted = (cell.spec.labels.get(NATIVE_DTYPE), *UNQUANTISED)
+    return next((by_dtype[dtype] for dtype in wanted if dtype in UNQUANTISED and dtype in by_dtype), None)
+
+
+def _reads(cell: CellRecord) -> tuple[object, ...]:
+    """What has to be alike for two cells to foresee the same text with the same weights; length and load do not."""
+    spec = cell.spec
+    return spec.model.model_dump(exclude={"dtype"}), spec.experiment, spec.engine.kind, spec.device, spec.hardware
 
 
 def is_native(cell: CellRecord) -> bool:

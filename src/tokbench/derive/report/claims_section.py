@@ -31,7 +31,7 @@ def claims_sections(verdicts: Sequence[ClaimVerdict]) -> list[Section]:
         return []
     blocks: list[Block] = [Paragraph(_count(verdicts)), _table(verdicts), Paragraph(_method())]
     sections = [Section(t("What was claimed"), tuple(blocks))]
-    sections.append(Section(t("What the verdicts rest on"), (_grounds(verdicts),), level=3))
+    sections.append(Section(t("What the verdicts rest on"), (grounds_of(verdicts),), level=3))
     needs = list(dict.fromkeys(command for verdict in verdicts for command in verdict.needs))
     if needs:
         sections.append(Section(t("What would test the rest"), (bullets(*needs),), level=3))
@@ -92,7 +92,8 @@ def _say_why(verdict: ClaimVerdict) -> str:
     return join(said, SEMICOLON)
 
 
-def _grounds(verdicts: Sequence[ClaimVerdict]) -> Bullets:
+def grounds_of(verdicts: Sequence[ClaimVerdict]) -> Bullets:
+    """What each verdict rests on and what speaks against it, in a paragraph each."""
     return Bullets(tuple(Item(_ground(verdict), lead=f"{verdict.claim.id}: ") for verdict in verdicts))
 
 

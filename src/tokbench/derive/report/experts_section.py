@@ -76,5 +76,5 @@ def _offloaded(material: Material) -> Section | None:
     groups = find_offloaded(material.cells)
     if not groups:
         return None
-    blocks = (*material.figure(OFFLOAD), offload_table(groups, material.has_several_runs))
+    blocks: tuple[Block, ...] = (*material.figure(OFFLOAD), offload_table(groups, material.has_several_runs))
     return Section(t("Experts left in the host's memory"), blocks, level=3)

@@ -73,8 +73,14 @@ def memory_table(triples: Sequence[Triple], several: bool) -> Table:
         "Bytes of the loaded weights; the peak is at the smallest static batch measured, {source}.",
         source=wording.say_memory_source(triples[0].steps[0].moe) or t("its source not told"),
     )
-    rows = [_memory_row(triple, cell, several) for triple in triples for cell in _members(triple)]
-    return Table(columns, tuple(rows), caption)
+    shown = {_beside(triple, cell): (triple, cell) for triple in triples for cell in _members(triple)}
+    return Table(columns, tuple(_memory_row(*pair, several) for pair in shown.values()), caption)
+
+
+def _beside(triple: Triple, cell: CellResult) -> tuple[str, int | None]:
+    """One row a model, though mixtures of equal bytes have the same twins."""
+    first = triple.steps[0].moe.record.model
+    return cell.cell_id, None if first is None else first.expert_bytes
 
 
 def _members(triple: Triple) -> list[CellResult]:

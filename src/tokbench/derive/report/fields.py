@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.metrics import catalog
@@ -94,5 +96,7 @@ def cell_fields(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     """What tells a cell from its neighbours, under cell_columns(): model with label, engine and mode, load, prompt."""
     name = join((wording.say_model(cell), str(cell.conditions.precision)))
     mode = wording.say_engine(cell)
-    prompt = count_field(cell.conditions.prompt_tokens)
+    prompt, task = count_field(cell.conditions.prompt_tokens), cell.record.spec.workload.task
+    if task is not None:
+        prompt = dataclasses.replace(prompt, text=t("{prompt} of {task}", prompt=prompt.text, task=task))
     return Cell(in_run(cell.run_name, name, with_run)), Cell(mode), load_field(cell), prompt

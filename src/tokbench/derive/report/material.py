@@ -10,6 +10,7 @@ from tokbench.derive.compare.result import Compared
 from tokbench.derive.decision import Decision
 from tokbench.derive.distributions import Distribution
 from tokbench.derive.evaluate import CellResult, Results
+from tokbench.derive.published import PublishedFigure
 from tokbench.derive.published_joules import JoulesBeside
 from tokbench.derive.report.document import Figure
 from tokbench.derive.speculation.found import SpeculationFound
@@ -39,6 +40,8 @@ class Material:
     """What the runs mean for a purchase; None where nobody asked."""
     joules: tuple[JoulesBeside, ...] = ()
     """Metered cells beside published joules per token of the same model."""
+    published: tuple[PublishedFigure, ...] = ()
+    """Every published figure that the report may draw on."""
     speculation: SpeculationFound = SpeculationFound()
     """Cells with drafts beside those without; empty where nothing was drafted."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokbench.derive import wording
+from tokbench.derive.report.assisted_section import assisted_sections
 from tokbench.derive.report.baseline_section import baseline_sections
 from tokbench.derive.report.bound_section import bound_sections
 from tokbench.derive.report.claims_section import claims_sections
@@ -14,6 +15,7 @@ from tokbench.derive.report.decision_section import decision_sections
 from tokbench.derive.report.document import Chrome, Document
 from tokbench.derive.report.energy_section import energy_sections
 from tokbench.derive.report.experts_section import experts_sections
+from tokbench.derive.report.frameworks_section import frameworks_sections
 from tokbench.derive.report.joules_section import joules_sections
 from tokbench.derive.report.kv_section import kv_sections
 from tokbench.derive.report.latency_section import latency_sections
@@ -22,7 +24,9 @@ from tokbench.derive.report.lossless_section import lossless_sections
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.method_section import method_sections
 from tokbench.derive.report.opening_section import opening_section
+from tokbench.derive.report.precision_section import precision_sections
 from tokbench.derive.report.projection_section import projection_sections
+from tokbench.derive.report.reasoning_section import reasoning_sections
 from tokbench.derive.report.speculation_section import speculation_sections
 from tokbench.derive.report.statistics_section import statistics_sections
 from tokbench.derive.report.time_section import time_sections
@@ -49,10 +53,14 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             *bound_sections(material),
             *kv_sections(material),
             *experts_sections(material),
+            *precision_sections(material),
+            *reasoning_sections(material),
             *projection_sections(material),
             *speculation_sections(material),
             *verify_sections(material),
             *lossless_sections(material),
+            *assisted_sections(material),
+            *frameworks_sections(material.results),
             *claims_sections(material.claims),
             *energy_sections(material),
             *joules_sections(material),
@@ -64,7 +72,7 @@ def build_document(material: Material, configs: Sequence[str | None]) -> Documen
             *appendix_sections(material),
         ),
         language(),
-        _chrome(),
+        chrome(),
     )
 
 
@@ -78,7 +86,8 @@ def _title(material: Material) -> str:
     return t("{models} on {devices}", models=named, devices=join(dict.fromkeys(devices)))
 
 
-def _chrome() -> Chrome:
+def chrome() -> Chrome:
+    """The words of a page that belong to no section."""
     return Chrome(
         contents=t("Contents"),
         theme=t("Theme"),

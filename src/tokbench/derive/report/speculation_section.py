@@ -73,7 +73,7 @@ def _remarks(cells: Sequence[DraftedCell]) -> Iterator[str]:
         value = found.value("speedup_x")
         if found.is_negative_control and value is not None:
             yield _say_control(found, value)
-        if found.loops.looping:
+        if found.loops.looping and found.reading in ("measured", "plumbing"):
             yield t(
                 "{cell}: {looping} of {judged} outputs run in a loop; without them fewer drafts would be right.",
                 cell=wording.say_cell(found.cell),

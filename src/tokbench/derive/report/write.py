@@ -27,6 +27,7 @@ from tokbench.derive.published_joules import JoulesBeside, set_joules_beside
 from tokbench.derive.report.bound_figures import draw_bounds
 from tokbench.derive.report.canvas import Drawn
 from tokbench.derive.report.cells_file import cells_csv, cells_parquet
+from tokbench.derive.report.document import Document
 from tokbench.derive.report.energy_figures import draw_energy
 from tokbench.derive.report.experts_figures import draw_experts
 from tokbench.derive.report.figures import draw_figures
@@ -119,6 +120,19 @@ def write_report(
     )
 
 
+def write_page(document: Document, drawn: Sequence[Drawn], out: Path) -> tuple[Path, Path]:
+    """Write a page that is no report of runs: report.md, report.html and its figures.
+
+    Raises:
+        RecordError: a file cannot be written.
+    """
+    for item in drawn:
+        write_whole(out / "figures" / item.figure.file_name, item.png)
+    write_whole(out / MARKDOWN, render_markdown(document).encode())
+    write_whole(out / HTML, render_html(document, {item.figure.file_name: item.svg for item in drawn}).encode())
+    return out / MARKDOWN, out / HTML
+
+
 class _Found(NamedTuple):
     """What is derived before anybody says in which language: it goes into data files too."""
 
@@ -129,6 +143,7 @@ class _Found(NamedTuple):
     decision: Decision
     joules: tuple[JoulesBeside, ...]
     speculation: SpeculationFound
+    published: tuple[PublishedFigure, ...]
 
     @property
     def cells(self) -> list[CellResult]:
@@ -143,7 +158,8 @@ def _find(results: Sequence[Results], figures: Sequence[PublishedFigure], vendor
     standing = take_standing(results, figures, vendors)
     joules = set_joules_beside(results, figures)
     speculation = find_speculation(results, figures)
-    return _Found(tuple(results), standing, bounds, find_distributions(cells), decision, joules, speculation)
+    spread, published = find_distributions(cells), tuple(figures)
+    return _Found(tuple(results), standing, bounds, spread, decision, joules, speculation, published)
 
 
 def _draw(found: _Found) -> tuple[Drawn, ...]:
@@ -167,6 +183,7 @@ def _gather(found: _Found, vendors: tuple[str, ...], drawn: Sequence[Drawn], ext
         distributions=found.distributions,
         decision=found.decision,
         joules=found.joules,
+        published=found.published,
         speculation=found.speculation,
         claims=extras.claims,
         baselines=_set_beside(found.results, extras.baseline),

@@ -73,7 +73,7 @@ def find_pairs(run: Run, cell: CellRecord) -> list[Pair]:
     """The repetitions that have plain ones in their block; those on the same prompts are preferred.
 
     Raises:
-        UndefinedError: there is no such cell, or no block holds a repetition of both.
+        UndefinedError: there is no such cell, or no block holds a repetition of both cells.
     """
     plain = finished_trials(find_baseline(run, cell))
     pairs = []
@@ -83,7 +83,7 @@ def find_pairs(run: Run, cell: CellRecord) -> list[Pair]:
         if alike:
             pairs.append(Pair(trial, statistics.fmean(decode_rate(other) for other in alike)))
     if not pairs:
-        raise UndefinedError(t("no block holds a repetition of both"))
+        raise UndefinedError(t("no block holds a repetition of both cells"))
     return pairs
 
 

@@ -24,6 +24,8 @@ DESCRIPTION = (
 )
 COUNTED = 2
 """Tokens that are counted behind the first one, which the prefill draws: a draft, and what follows it."""
+SEED_STRIDE = 7_368_787
+"""Between the seeds of two arms; a prime, unlike the strides by which engines tell their repetitions apart."""
 Tokens = tuple[tuple[int, ...], ...]
 
 
@@ -169,13 +171,15 @@ def _draw(engine: StepEngine, work: CellWork, setting: _Setting, trial_id: str) 
     """A point per arm: how often which tokens followed the prompt of row 0.
 
     Prefilled once, then decoded again and again from just behind the prompt: the first token of each row stays, so it
-    is a part of the name under which the others are counted. All arms begin with one seed, so that first tokens agree
-    where the engine draws them alike.
+    is a part of the name under which the others are counted. Each arm has a seed of its own: with the same random
+    numbers two arms would agree better than two independent samples of one distribution do.
     """
     drawn = dataclasses.replace(
         work, prompts=(work.prompts[0],) * setting.draw_rows, output_tokens=1 + COUNTED, temperature=setting.temperature
     )
-    for arm, other in (("plain", _without_drafts(drawn)), ("speculative", drawn), ("lossy", _lossy(drawn))):
+    arms = {"plain": _without_drafts(drawn), "speculative": drawn, "lossy": _lossy(drawn)}
+    for place, (arm, asked) in enumerate(arms.items()):
+        other = dataclasses.replace(asked, seed=(asked.seed + place * SEED_STRIDE) % 2**32)
         engine.prepare(other)
         engine.rewind(0)
         begun = engine.sync()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
@@ -17,15 +17,23 @@ from tokbench.record.spec import ExperimentSpec, Option
 
 DESCRIPTION = (
     'forward passes over m tokens per row: options.m as text (default "1,2,3,4,6,8,9"), options.windows per m (default '
-    "3), in turn, of options.passes each (default 4); options.compile_backend where the mode is compiled (inductor)"
+    "3), in turn, of options.passes each (default 4); options.capture: whether CUDA captures them (default true); "
+    "options.compile_backend where the mode is compiled (default inductor)"
 )
-DEFAULTS: dict[str, Option] = {"m": "1,2,3,4,6,8,9", "windows": 3, "passes": 4, "compile_backend": "inductor"}
+DEFAULTS: dict[str, Option] = {
+    "m": "1,2,3,4,6,8,9",
+    "windows": 3,
+    "passes": 4,
+    "capture": True,
+    "compile_backend": "inductor",
+}
 
 
 class _Setting(NamedTuple):
     tokens: tuple[int, ...]
     windows: int
     passes: int
+    captures: bool
     compile_backend: str
 
 
@@ -49,36 +57,28 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
     if not isinstance(engine, TorchEngine):
         fix = "engine: {kind: transformers}"
         raise PlugError("experiment.kind: verify_cost needs an engine that shows its PyTorch model", fix=fix)
-    context = work.prompt_tokens - max(setting.tokens)
-    with contextlib.ExitStack() as opened:
-        import torch  # loaded already where there is a model
+    import torch  # loaded already where there is a model
 
-        opened.enter_context(torch.inference_mode())
-        backend = setting.compile_backend if engine.facts.mode == "compiled" else None
-        bench = _Bench(engine.model, work, context, backend)
+    with torch.inference_mode():
+        bench = _Bench(engine, work, setting)
         passes = {m: bench.make_pass(m) for m in setting.tokens}
-        for window in range(setting.windows):
-            for m, made in passes.items():
-                made.launch()  # brings back what the pass before pushed out of the caches
-                begun = engine.sync()
-                for _ in range(setting.passes):
-                    made.launch()
-                ended = engine.sync()
-                yield ExperimentPoint(
-                    trial_id=trial_id,
-                    window_id=f"{trial_id}/experiment/m{m}/{window}",
-                    experiment="verify_cost",
-                    settings={
-                        "m": m,
-                        "rows": work.rows,
-                        "context": context,
-                        "window": window,
-                        "graph": made.graph,
-                    },
-                    duration_s=(ended - begun) * 1e-9,
-                    stamped_by="host",
-                    values={"passes": setting.passes, **made.experts},
-                )
+    for window in range(setting.windows):
+        for m, made in passes.items():
+            yield ExperimentPoint(
+                trial_id=trial_id,
+                window_id=f"{trial_id}/experiment/m{m}/{window}",
+                experiment="verify_cost",
+                settings={
+                    "m": m,
+                    "rows": work.rows,
+                    "context": bench.context,
+                    "window": window,
+                    "graph": made.graph,
+                },
+                duration_s=bench.time_passes(made, setting.passes),
+                stamped_by="host",
+                values={"passes": setting.passes, **made.experts},
+            )
 
 
 def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
@@ -98,52 +98,72 @@ def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise PlugError(f"experiment.options.{name}: {value!r} is no whole number from 1 on", fix="e.g. 4")
+    captures = options.get("capture", DEFAULTS["capture"])
+    if not isinstance(captures, bool):
+        raise PlugError(f"experiment.options.capture: {captures!r} is neither true nor false", fix="capture: false")
     backend = str(options.get("compile_backend", DEFAULTS["compile_backend"]))
-    return _Setting(tokens, int(counts["windows"]), int(counts["passes"]), backend)
+    return _Setting(tokens, int(counts["windows"]), int(counts["passes"]), captures, backend)
+
+
+class _TorchStepEngine(TorchEngine, StepEngine, Protocol):
+    """A step engine that shows its model."""
 
 
 class _Bench:
     """The model with a static cache that holds the prompts up to where the passes begin."""
 
-    def __init__(self, model: Any, work: CellWork, context: int, backend: str | None) -> None:
+    def __init__(self, engine: _TorchStepEngine, work: CellWork, setting: _Setting) -> None:
         import torch
         from transformers import StaticCache
 
-        self._model = model
+        self.context = work.prompt_tokens - max(setting.tokens)
+        self._engine = engine
+        self._model = engine.model
+        self._captures = setting.captures
         device = next(self._model.parameters()).device
         self._ids = torch.tensor(work.prompts, dtype=torch.long, device=device)
-        self._context = context
         self._cache: Any = StaticCache(config=self._model.config, max_cache_len=work.prompt_tokens)
         if any(getattr(layer, "is_sliding", False) for layer in self._cache.layers):
             raise PlugError(
                 "experiment.kind: verify_cost cannot rewind sliding windows", fix="a model with full attention alone"
             )
-        _forward(self._model, self._ids[:, :context], self._positions(0, context), self._cache, 1)
+        _forward(self._model, self._ids[:, : self.context], self._positions(0, self.context), self._cache, 1)
         self._timed: Any = _forward
-        if backend is not None:
-            self._timed = torch.compile(_forward, fullgraph=True, dynamic=False, backend=backend)
-        self._graph = "none" if backend is None else "compiled"
+        self._is_compiled = engine.facts.mode == "compiled"
+        if self._is_compiled:
+            self._timed = torch.compile(_forward, fullgraph=True, dynamic=False, backend=setting.compile_backend)
 
     def _positions(self, start: int, end: int) -> Any:
         import torch
 
         return torch.arange(start, end, device=self._ids.device).expand(len(self._ids), -1)
 
+    def time_passes(self, made: _Pass, count: int) -> float:
+        """Seconds of so many passes in a row, the device idle at both ends; one ahead of them is not timed."""
+        import torch
+
+        with torch.inference_mode():
+            made.launch()  # brings back what the passes before pushed out of the caches
+            begun = self._engine.sync()
+            for _ in range(count):
+                made.launch()
+            return (self._engine.sync() - begun) * 1e-9
+
     def make_pass(self, m: int) -> _Pass:
         """A pass over the next m tokens of every row; it leaves the cache as long as it found it."""
-        ids = self._ids[:, self._context : self._context + m].contiguous()
-        positions = self._positions(self._context, self._context + m).contiguous()
+        ids = self._ids[:, self.context : self.context + m].contiguous()
+        positions = self._positions(self.context, self.context + m).contiguous()
 
         def launch(forward: Any) -> None:
             for layer in self._cache.layers:
-                layer.cumulative_length.fill_(self._context)
+                layer.cumulative_length.fill_(self.context)
             forward(self._model, ids, positions, self._cache, 0)
 
         experts = self._count_experts(lambda: launch(_forward))
         launch(self._timed)
-        if ids.is_cuda:
+        if ids.is_cuda and self._captures:
             return _Pass(_captured(lambda: launch(self._timed)), "device", experts)
-        return _Pass(lambda: launch(self._timed), self._graph, experts)
+        return _Pass(lambda: launch(self._timed), "compiled" if self._is_compiled else "none", experts)
 
     def _count_experts(self, launch: Callable[[], None]) -> dict[str, int | float]:
         """Distinct experts that one pass selects; reading them waits for the device, so this pass is not timed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,7 @@ CHAT_SHARE = 0.6
 SAMPLED_SHARE = 0.5
 """Rows whose tokens are drawn at `TEMPERATURE`: greedy text alone falls into loops, and loops teach nothing."""
 TEMPERATURE = 0.8
+QUESTION = "{question}"
 
 
 class Coder(Protocol):
@@ -52,11 +54,18 @@ class Harvest(NamedTuple):
     seconds: float
 
 
-def chat_form(template: str | None) -> str | None:
-    """Where a question goes in the form of the target's chat template; None where that is no form that is known."""
-    if template is not None and "<|im_start|>" in template:
-        return "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-    return None
+def chat_form(folder: Path) -> str | None:
+    """A chat with one question in the form that the weights' own template gives it; None where they bring none.
+
+    `QUESTION` stands where the question goes; the form ends where the answer begins.
+    """
+    from transformers import AutoTokenizer  # six seconds of imports
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    if not tokenizer.chat_template:
+        return None
+    asked = [{"role": "user", "content": QUESTION}]
+    return str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
 
 
 def prompts(coder: Coder, asked: Asked, form: str | None) -> tuple[torch.Tensor, int]:
@@ -101,7 +110,7 @@ def _take(
 def _questions(texts: Sequence[Text], form: str, draw: random.Random) -> Iterator[str]:
     for text in texts:
         for question in questions(text, draw):
-            yield form.format(question=question)
+            yield form.replace(QUESTION, question)
 
 
 def _windows(texts: Sequence[Text], draw: random.Random) -> Iterator[str]:

@@ -27,9 +27,9 @@ class Recipe(NamedTuple):
     steps: int = 400
     rows_per_step: int = 8
     learning_rate: float = 1e-3
-    depths: int = 2
+    depths: int = 1
     """How far the head is chained in training."""
-    scored_places: int = 512
+    scored_places: int = 256
     """Places per step and depth that go through the target's head: it costs more than the block."""
     seed: int = 1
 

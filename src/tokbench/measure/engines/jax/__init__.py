@@ -1,6 +1,6 @@
 """The engine `jax`: a Llama written in JAX, compiled by XLA, one program for the prefill and one for a step.
 
-It shows what the framework does with the same weights and arithmetic; no kernel of it is ours. Imported in `open_engine`.
+It shows what the framework does with the same weights; no kernel of it is ours. `open_engine` imports it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DESCRIPTION = EngineDescription(
     modes=("compiled",),
     devices=("cpu", "cuda"),
     packages=("jax", "jaxlib", "safetensors", "numpy"),
-    extra=None,
+    extra="jax",
     lives_apart=True,
 )
 

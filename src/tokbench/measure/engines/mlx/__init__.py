@@ -1,6 +1,6 @@
 """The engine `mlx`: a Llama written in MLX, on a CPU or on Apple's GPUs; a step is a graph that MLX makes as it runs.
 
-It shows what the framework does with the same weights and arithmetic; no kernel of it is ours. Imported in `open_engine`.
+It shows what the framework does with the same weights; no kernel of it is ours. `open_engine` imports it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DESCRIPTION = EngineDescription(
     modes=("eager",),
     devices=("cpu", "mps"),
     packages=("mlx", "safetensors", "numpy"),
-    extra=None,
+    extra="mlx",
     lives_apart=True,
 )
 

@@ -75,28 +75,29 @@ class MlxLlama:
         assert self._rotations is not None  # made with the cache
         turned = tuple(table[position:end] for table in self._rotations)
         seen = mx.arange(end)[None, :] <= mx.arange(position, end)[:, None]
-        states = self._embedding[ids]
+        rows, count = ids.shape
+        states = self._embedding[ids.reshape(-1)]  # (rows * tokens, hidden): a product of two matrices goes to BLAS whole
         for index, layer in enumerate(self._layers):
-            query, key, value = self._heads(layer, states)
+            query, key, value = self._heads(layer, states, rows)
             query, key = (_rotated(one, *turned) for one in (query, key))
             kept.keys[index, :, :, position:end] = key
             kept.values[index, :, :, position:end] = value
             past = (kept.keys[index, :, :, :end], kept.values[index, :, :, :end])
             mixed = mx.fast.scaled_dot_product_attention(query, *past, scale=shape.head_dim**-0.5, mask=seen)
-            states = states + mixed.transpose(0, 2, 1, 3).flatten(2) @ layer["out"].T
+            states = states + mixed.transpose(0, 2, 1, 3).reshape(rows * count, -1) @ layer["out"].T
             normed = mx.fast.rms_norm(states, layer["mlp_norm"], shape.eps)
             gate = normed @ layer["gate"].T
             states = states + (gate * mx.sigmoid(gate) * (normed @ layer["up"].T)) @ layer["down"].T
-        logits = mx.fast.rms_norm(states[:, -1], self._norm, shape.eps) @ self._head.T
+        last = states.reshape(rows, count, -1)[:, -1]
+        logits = mx.fast.rms_norm(last, self._norm, shape.eps) @ self._head.T
         mx.eval(kept.keys, kept.values)
         return mx.argmax(logits, -1), kept
 
-    def _heads(self, layer: Mapping[str, Any], states: Any) -> list[Any]:
+    def _heads(self, layer: Mapping[str, Any], states: Any, rows: int) -> list[Any]:
         """Queries, keys and values: (rows, heads, tokens, width) each."""
         normed = mx.fast.rms_norm(states, layer["norm"], self._shape.eps)
-        rows, count = states.shape[:2]
         split = (normed @ layer[name].T for name in ("query", "key", "value"))
-        return [one.reshape(rows, count, -1, self._shape.head_dim).transpose(0, 2, 1, 3) for one in split]
+        return [one.reshape(rows, normed.shape[0] // rows, -1, self._shape.head_dim).transpose(0, 2, 1, 3) for one in split]
 
     def wait(self, token: Any) -> None:
         """Evaluate it and everything before it."""

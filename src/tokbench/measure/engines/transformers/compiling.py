@@ -1,4 +1,4 @@
-"""torch.compile as this engine calls it: whole graphs of fixed shapes, kept across cells. Compiles nothing by itself."""
+"""torch.compile as this engine calls it: whole graphs of fixed shapes, kept across cells."""
 
 from __future__ import annotations
 

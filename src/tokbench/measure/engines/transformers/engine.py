@@ -116,6 +116,8 @@ class TransformersEngine:
         notes = [*self._experts_notes, *(() if self._loop is None else self._loop.notes)]
         if experts.prefill != experts.decode:
             notes.append(f"experts kernel of the prefill: {experts.prefill}")
+        if kernels.loops_over_experts(self._model, self._request.engine.mode, experts.decode):
+            notes.append(f"experts kernel {experts.decode}: a loop over experts in Python, which waits for the device")
         if self._request.engine.mode == "compiled":
             is_prefill_compiled = isinstance(self._loop, CompiledLoop) and self._loop.compiles_prefill
             notes.append("prefill: compiled" if is_prefill_compiled else "prefill: not compiled")

@@ -79,6 +79,16 @@ def _decode_kernel(model: Any, request: EngineRequest, rows: int, experts: int, 
     return "batched_mm" if rows * model.config.num_experts_per_tok <= experts else own
 
 
+def loops_over_experts(model: Any, mode: str, kernel: str | None) -> bool:
+    """Whether an experts kernel is a loop in Python over the experts that were hit, which waits for their number.
+
+    Source: transformers 5.23, integrations/moe.py, `_can_use_grouped_mm` and `_grouped_mm_fallback`.
+    """
+    if kernel == "eager":
+        return True
+    return kernel == "grouped_mm" and mode == "compiled" and model.dtype != torch.bfloat16
+
+
 def use_experts(model: Any, kernel: str | None) -> None:
     """Let the next forward pass use an experts kernel; costs microseconds, unlike transformers' own walk."""
     if kernel is not None and model.config._experts_implementation != kernel:

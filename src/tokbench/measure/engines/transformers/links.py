@@ -130,8 +130,8 @@ def cut_layers(model: Any, rank: int, link: Link) -> str:
     Raises:
         PlugError: a model that has no plain list of layers, or fewer than two.
     """
-    body = getattr(model, "model", None)
-    layers = getattr(body, "layers", None)
+    body: Any = getattr(model, "model", None)
+    layers: Any = getattr(body, "layers", None)
     if layers is None or len(layers) < PROCESSES or not hasattr(body, "norm") or not hasattr(model, "lm_head"):
         name = type(model).__name__
         raise PlugError(f"engine.options.cut: {name} has no list of layers to be cut", fix="engine.options.cut=tensor")

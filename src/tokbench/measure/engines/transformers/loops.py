@@ -40,7 +40,7 @@ class Buffers(NamedTuple):
 def greedy_step(
     model: Any, token: torch.Tensor, position: torch.Tensor, cache: Any, sampling: Sampling | None = None
 ) -> torch.Tensor:
-    """One forward pass. `token`, `position`: (rows, 1); returns the next token (rows, 1), the likeliest or a drawn one."""
+    """One forward pass over `token` at `position`, (rows, 1) each; the next token, (rows, 1): likeliest, or drawn."""
     logits = model(
         input_ids=token, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
     ).logits

@@ -1,7 +1,7 @@
 """Weight-only int8, int4 and fp8 through torchao: linear layers are quantised, all else keeps the activations' type.
 
-fp8 has one scale per output, `fp8_tensor` one per matrix, `fp8_block` one per 128 x 128 weights; int4 one per 32 inputs,
-`int4_g128` one per 128.
+fp8 has one scale per output, `fp8_tensor` one per matrix, `fp8_block` one per 128 x 128 weights; int4 has one per 32
+inputs of an output, `int4_g128` one per 128.
 
 Embeddings, norms and biases stay as they are, and so does a head that is the input embedding too. Weights reach the
 device one module at a time, so that beside the quantised ones it never holds more than one in full. Measures nothing.

@@ -22,9 +22,10 @@ COLLECTIVE_LIMIT_S = 7200.0
 loading make ranks wait for one another for minutes. Source: transformers 5.23, distributed/utils.py, 2 h of loading."""
 
 
-CallName = Literal["prepare", "prefill", "decode", "rewind", "identity", "repeat", "tokens", "memory"] | Literal[
-    "link", "exchange", "close"
-]
+CallName = (
+    Literal["prepare", "prefill", "decode", "rewind", "identity", "repeat", "tokens", "memory"]
+    | Literal["link", "exchange", "close"]
+)
 
 
 class Call(NamedTuple):

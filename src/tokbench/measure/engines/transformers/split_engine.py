@@ -128,7 +128,8 @@ class SplitEngine:
         """
         if work.speculation is not None:
             raise PlugError(
-                "speculation: no tokens are drafted for a model that is split", fix="name one device, or speculation: none"
+                "speculation: no tokens are drafted for a model that is split",
+                fix="name one device, or speculation: none",
             )
         with self._together(Call("prepare", work)) as answers:
             prepared = self._engine.prepare(work)

@@ -1,6 +1,6 @@
 """Which drafts are accepted, and which token follows them; for all rows at once, on the device.
 
-Source of lossless acceptance: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1. With the likeliest token in the place
+Source of lossless acceptance: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1. With the likeliest token in place
 of a drawn one it comes down to: a draft is accepted while it is the token that the target would have taken.
 """
 

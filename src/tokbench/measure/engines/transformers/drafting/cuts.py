@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class HostCuts:
 
     def seconds(self) -> list[float]:
         """Differences of host times."""
-        return [(after - before) * 1e-9 for before, after in zip(self.at_ns, self.at_ns[1:], strict=False)]
+        return [(after - before) * 1e-9 for before, after in itertools.pairwise(self.at_ns)]
 
 
 class EventCuts:
@@ -74,7 +75,7 @@ class EventCuts:
     def seconds(self) -> list[float]:
         """What the device took between events."""
         used = self._pool[: self._used]
-        return [before.elapsed_time(after) * 1e-3 for before, after in zip(used, used[1:], strict=False)]
+        return [before.elapsed_time(after) * 1e-3 for before, after in itertools.pairwise(used)]
 
 
 def open_cuts(device: torch.device, sync: Callable[[], int]) -> HostCuts | EventCuts:

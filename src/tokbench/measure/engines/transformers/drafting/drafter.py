@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 class Rows(NamedTuple):
     """Where every row stands; tensors at fixed places on the device, int64 but for the last two.
 
-    A row's newest token has index `lengths` in `tokens` and is not in the target's cache yet: the cache holds that many.
+    A row's newest token has index `lengths` in `tokens` and is not in the target's cache yet, which holds that many.
     """
 
     tokens: torch.Tensor
-    """(rows, prompt + output + γ + 1): the prompt, then every token made; what stands behind `lengths` means nothing."""
+    """(rows, prompt + output + γ + 1): the prompt, then all tokens made; what stands behind `lengths` means nothing."""
     lengths: torch.Tensor
     """(rows, 1): tokens in the target's cache."""
     accepted: torch.Tensor
@@ -43,8 +43,8 @@ class Rows(NamedTuple):
     """(rows, γ, vocabulary), float32: the distribution that each draft was drawn from. None where the target takes the
     likeliest token, and where the drafter is a point mass."""
     hidden: torch.Tensor | None
-    """(rows, γ + 1, width): what the target's final norm gave for the positions of the last verify pass; None unless the
-    drafter `uses_hidden`. The state that led to the newest token stands at index `accepted`. A prefill or a rewind
+    """(rows, γ + 1, width): what the target's final norm gave for the positions of the last verify pass; None unless
+    the drafter `uses_hidden`. The state that led to the newest token stands at index `accepted`. A prefill or a rewind
     leaves the state of the last prompt token at index 0."""
 
 
@@ -89,7 +89,7 @@ class Keeper:
         self._kept: Any = None
 
     def turn_to(self, key: str | None) -> None:
-        """Let go of what was kept for another key. None is a cell without drafts: it must not find their memory taken."""
+        """Let go of what was kept for another key. A cell without drafts (None) must not find their memory taken."""
         if key is None or key != self._key:
             self._kept = None
         self._key = key

@@ -33,7 +33,9 @@ def open_drafter(room: Room) -> ModelDrafter:
             fix=f"layers: {max(whole * 2 // 3, 1)}",
         )
     model = room.keeper.keep(lambda: cut_behind(room.model, kept))
-    note = f"draft: the first {kept} of {whole} layers, the final norm and the head of the target; no weights of its own"
+    note = (
+        f"draft: the first {kept} of {whole} layers, the final norm and the head of the target; no weights of its own"
+    )
     return ModelDrafter(room, model, room.cache.first(kept, model.config), room.experts, (note,))
 
 
@@ -44,7 +46,9 @@ def cut_behind(model: Any, kept: int) -> Any:
         PlugError: its layers are not one list.
     """
     if not isinstance(getattr(model.base_model, "layers", None), torch.nn.ModuleList):
-        raise PlugError(f"early_exit: {type(model).__name__} has no list of layers", fix="speculation.method: prompt_lookup")
+        raise PlugError(
+            f"early_exit: {type(model).__name__} has no list of layers", fix="speculation.method: prompt_lookup"
+        )
     made = share_weights(model)
     made.base_model.layers = made.base_model.layers[:kept]
     config = made.config

@@ -153,7 +153,9 @@ class DraftingLoop:
         """The whole prompt, in chunks where the config asks for them."""
         chunk = self._options.prefill_chunk or self.work.prompt_tokens
         if chunk < self.work.prompt_tokens and self._cache.has_rings:
-            raise PlugError("a sliding window cannot be filled in chunks with speculation", fix="leave out prefill_chunk")
+            raise PlugError(
+                "a sliding window cannot be filled in chunks with speculation", fix="leave out prefill_chunk"
+            )
         hidden = self._rows.hidden is not None
         kernels.use_experts(self._model, self.experts.prefill)
         attention.set_prefill_from_empty(True)

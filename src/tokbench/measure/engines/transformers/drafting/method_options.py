@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TypeVar
 
 from tokbench.errors import PlugError
 from tokbench.record.spec import SpeculationSpec
-
-Option = str | int | float | bool
-T = TypeVar("T", bound=Option)
 
 
 def refuse_unknown(spec: SpeculationSpec, known: Mapping[str, str]) -> None:

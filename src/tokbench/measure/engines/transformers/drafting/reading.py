@@ -1,4 +1,4 @@
-"""One forward pass over tokens whose rows stand apart: the model is handed positions, masks and the cache. No choice."""
+"""One forward pass over tokens whose rows stand apart: the model is handed positions, masks and cache. No choice."""
 
 from __future__ import annotations
 
@@ -23,32 +23,40 @@ class Read(NamedTuple):
 
 
 def read(
-    model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: RowsCache, *, last: bool = False, hidden: bool = False
+    model: Any,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    cache: RowsCache,
+    *,
+    last: bool = False,
+    hidden: bool = False,
 ) -> Read:
     """Read `ids` at `positions`, (rows, tokens) each, and cache them there. `last`: logits of the last token alone."""
     cache.starts.copy_(positions[:, :1])
-    return _call(model, ids, positions, cache, cache.masks(positions), last=last, hidden=hidden)
+    return _call(model, _inputs(ids, positions, cache, cache.masks(positions)), last=last, hidden=hidden)
 
 
 def read_prompt(model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: RowsCache, *, hidden: bool) -> Read:
     """Read prompts, or their first part, into an empty cache: all rows stand alike, transformers makes the mask."""
     cache.starts.zero_()
-    return _call(model, ids, positions, cache, None, last=True, hidden=hidden)
+    return _call(model, _inputs(ids, positions, cache, None), last=True, hidden=hidden)
 
 
-def _call(
-    model: Any, ids: torch.Tensor, positions: torch.Tensor, cache: RowsCache, mask: Any, *, last: bool, hidden: bool
-) -> Read:
-    given = {
+def _inputs(ids: torch.Tensor, positions: torch.Tensor, cache: RowsCache, mask: Any) -> dict[str, Any]:
+    """What every model of transformers is called with."""
+    return {
         "input_ids": ids,
         "attention_mask": mask,
         "position_ids": positions,
         "past_key_values": cache,
         "use_cache": True,
     }
+
+
+def _call(model: Any, inputs: dict[str, Any], *, last: bool, hidden: bool) -> Read:
     if not hidden:
-        return Read(model(**given, logits_to_keep=1 if last else 0).logits, None)
-    states = model.base_model(**given).last_hidden_state
+        return Read(model(**inputs, logits_to_keep=1 if last else 0).logits, None)
+    states = model.base_model(**inputs).last_hidden_state
     return Read(model.get_output_embeddings()(states[:, -1:] if last else states), states)
 
 

@@ -1,4 +1,4 @@
-"""Drafting in earnest with a model, whose drafts are then accepted as a trace says: what speculation would cost at scale.
+"""Drafting in earnest with a model, whose drafts are then accepted as a trace says: the cost of speculation at scale.
 
 Both models run every pass that the trace asks for, over caches as deep as they would be. Only which drafts are accepted
 is not theirs: random weights will do, and no token means anything.
@@ -13,7 +13,7 @@ from tokbench.measure.engines.transformers.drafting.model_drafter import ModelDr
 
 
 def open_drafter(room: Room) -> ModelDrafter:
-    """Options: `alpha`, the chance that a draft is accepted, or `trace`, a file of accepted counts (rules.py reads both).
+    """Options: `alpha`, the chance that a draft is accepted, or `trace`, a file of accepted counts (read in rules.py).
 
     Raises:
         PlugError: an unknown option, no model, or another vocabulary.

@@ -40,7 +40,9 @@ def _quantised_request(room: Room) -> EngineRequest:
     refuse_draft(spec)
     dtype = spec.options.get("dtype")
     if dtype not in DTYPES:
-        raise PlugError(f"speculation.options.dtype: {dtype!r} is none of {', '.join(DTYPES)}", fix="options: {dtype: int8}")
+        raise PlugError(
+            f"speculation.options.dtype: {dtype!r} is none of {', '.join(DTYPES)}", fix="options: {dtype: int8}"
+        )
     if quantised.is_quantised(request):
         raise PlugError(
             f"self_quantised: the target is in {request.model.dtype} already", fix="model.dtype=bfloat16 or float32"

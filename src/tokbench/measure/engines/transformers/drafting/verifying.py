@@ -44,8 +44,6 @@ def verify(model: Any, rows: Rows, cache: RowsCache, tally: Tally, rule: Rule, d
 def _write_down(rows: Rows, tally: Tally, accepted: Accepted, emitted: torch.Tensor) -> None:
     """What the round did, in the log."""
     is_active = (emitted > 0).long()
-    line = torch.cat(
-        [rows.drafted * is_active, accepted.count * is_active, emitted, rows.lengths * is_active], 1
-    )
+    line = torch.cat([rows.drafted * is_active, accepted.count * is_active, emitted, rows.lengths * is_active], 1)
     tally.log.index_copy_(0, tally.round, line[None])
     tally.round.add_(1)

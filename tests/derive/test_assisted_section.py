@@ -1,0 +1,89 @@
+"""What is derived from the experiment `assisted`: sums and agreement by hand, and the report's part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builders import Script
+from scripted_facts import LLAMA_8B
+from tokbench.derive.assisted import Sums, find_both
+from tokbench.derive.evaluate import evaluate
+from tokbench.derive.report.assisted_section import assisted_sections
+from tokbench.derive.report.document import Section, Table
+from tokbench.derive.report.write import NO_EXTRAS, _find, _gather
+from tokbench.record.observations import ExperimentPoint
+
+Seen = tuple[int, int, int, int, float]
+"""Rounds, drafted, accepted, same tokens, seconds."""
+OURS: tuple[Seen, Seen] = ((4, 12, 6, 16, 2.0), (5, 15, 4, 9, 2.0))
+THEIRS: tuple[Seen, Seen] = ((4, 12, 6, 16, 1.5), (6, 15, 4, 9, 1.75))
+
+
+def script(*repetitions: tuple[tuple[Seen, Seen], tuple[Seen, Seen]]) -> Script:
+    """A cell of two rows; in each repetition what both implementations did for each row."""
+    made = Script()
+    cell_id = made.cell(LLAMA_8B, static_batch=2)
+    for sides in repetitions:
+        trial_id = made.trial(cell_id)
+        finished = made.events.pop()
+        for name, rows in zip(("tokbench", "transformers"), sides, strict=True):
+            for row, (rounds, drafted, accepted, same, seconds) in enumerate(rows):
+                made.add(
+                    ExperimentPoint(
+                        trial_id=trial_id,
+                        window_id=f"{trial_id}/experiment/{name}/{row}",
+                        experiment="assisted",
+                        settings={
+                            "implementation": name,
+                            "row": row,
+                            "rows": 2,
+                            "method": "early_exit",
+                            "gamma": 3,
+                            "output_tokens": 16,
+                        },
+                        duration_s=seconds,
+                        stamped_by="script",
+                        values={"rounds": rounds, "drafted": drafted, "accepted": accepted, "same_tokens": same},
+                    )
+                )
+        made.add(finished)
+    made.end()
+    return made
+
+
+def sections(made: Script, folder: Path) -> list[Section]:
+    results = evaluate(made.run(folder), "run")
+    return assisted_sections(_gather(_find([results], (), ()), (), (), NO_EXTRAS))
+
+
+def test_sums_and_agreement_by_hand(tmp_path: Path) -> None:
+    agreeing = ((OURS[0], (5, 15, 4, 16, 2.0)), (THEIRS[0], (5, 15, 4, 16, 1.75)))
+    results = evaluate(script((OURS, THEIRS), agreeing).run(tmp_path), "run")
+    [found] = find_both(results.cells)
+    assert ("early_exit", 3, 2, 4) == (found.method, found.gamma, found.rows, found.prompts)
+    assert (3, 3) == (found.same_tokens, found.same_counts)
+    assert Sums(18, 54, 20, 4.0) == found.ours  # a batch of two rows is one time a repetition
+    assert Sums(19, 54, 20, 6.5) == found.theirs
+
+
+def test_a_run_without_the_experiment_has_no_such_part(tmp_path: Path) -> None:
+    made = Script()
+    made.trial(made.cell(LLAMA_8B))
+    made.end()
+    assert [] == sections(made, tmp_path)
+
+
+def test_the_table_shows_both_implementations(tmp_path: Path) -> None:
+    [section] = sections(script((OURS, THEIRS)), tmp_path)
+    [table] = [block for block in section.blocks if isinstance(block, Table)]
+    texts = [cell.text for cell in table.rows[0]]
+    assert ["early_exit", "3", "2", "1 of 2", "1 of 2"] == texts[1:6]
+    assert ["0.370 (10 of 27)"] * 2 + ["2.00 s", "3.25 s"] == texts[6:]
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_nothing_drafted_is_a_dash_with_its_reason(tmp_path: Path) -> None:
+    none: tuple[Seen, Seen] = ((4, 0, 0, 16, 2.0), (5, 0, 0, 16, 2.0))
+    [section] = sections(script((none, none)), tmp_path)
+    [table] = [block for block in section.blocks if isinstance(block, Table)]
+    assert ["nothing was drafted"] * 2 == [cell.note for cell in table.rows[0][6:8]]

@@ -1,0 +1,144 @@
+"""The page of all claims in both languages, its figures, and what stands on it besides: scenarios and frameworks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builders import Script
+from claims_builders import TODAY
+from tokbench.derive.claims.evidence import load_evidence
+from tokbench.derive.claims.judge import judge_claims
+from tokbench.derive.claims.rules import load_claims
+from tokbench.derive.claims.verdicts import ClaimVerdict
+from tokbench.derive.evaluate import Results, evaluate
+from tokbench.derive.portability import find_frameworks
+from tokbench.derive.published.rows import load_published
+from tokbench.derive.report.claims_figures import draw_family
+from tokbench.derive.report.claims_page import FAMILIES, Found, claims_document
+from tokbench.derive.report.document import Document, Table
+from tokbench.derive.report.frameworks_section import frameworks_sections
+from tokbench.derive.report.markdown import render_markdown
+from tokbench.derive.report.scenarios_section import scenarios_sections
+from tokbench.derive.scenarios import WORKS, Scenarios, Speed, Work, find_scenarios, predict_s
+from tokbench.derive.words import in_language
+from tokbench.record.observations import OutputTokens, TrialFinished
+from tokbench.record.run import read_run
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> tuple[ClaimVerdict, ...]:
+    return judge_claims(load_claims(), load_evidence(), TODAY)
+
+
+def page(verdicts: tuple[ClaimVerdict, ...], language: str, results: tuple[Results, ...] = ()) -> str:
+    with in_language(language):
+        return render_markdown(claims_document(verdicts, Found({}, Scenarios(), results)))
+
+
+def test_every_claim_stands_in_the_table_the_important_ones_first(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    document = claims_document(verdicts, Found({}, Scenarios(), ()))
+    (table,) = [block for block in document.sections[0].blocks if isinstance(block, Table)]
+    order = {verdict.claim.id: verdict.claim.priority for verdict in verdicts}
+    shown = [order[row[0].text] for row in table.rows]
+    assert sorted(shown) == shown
+    assert len(verdicts) == len(shown)
+
+
+def test_a_family_goes_from_the_claim_to_numbers_sources_and_the_argument_against(
+    verdicts: tuple[ClaimVerdict, ...],
+) -> None:
+    text = page(verdicts, "en")
+    for title in ("## Throughput", "## Speculative decoding", "## Mixture of experts", "## Appendix: the other claims"):
+        assert title in text
+    own = text.partition("### cerebras-1500-llama70b")[2].partition("\n### ")[0]
+    for part in (
+        "**Verdict: ",
+        "supported if count(best",
+        "**claimed** = 1,500 tokens/s",
+        "from cerebras-l31-70b-launch",
+    ):
+        assert part in own
+    assert "Strongest argument against: The speed was reached with drafts" in own
+
+
+def test_the_page_is_chinese_where_it_is_asked_for(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    text = page(verdicts, "zh")
+    assert "## 混合专家" in text
+    assert "最有力的反对理由：这一速度依赖未公开细节的推测解码" in text
+    assert "Strongest argument" not in text
+
+
+def test_a_family_is_drawn_where_something_stands_beside_the_claim(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    own = [verdict for verdict in verdicts if verdict.claim.topic == "throughput"]
+    (drawn,) = draw_family("throughput", own)
+    assert "claims_throughput_1.png" == drawn.figure.file_name
+    assert drawn.png.startswith(b"\x89PNG")
+    assert "cerebras-1500-llama70b: claimed: 1,500 tokens/s" in drawn.svg
+    assert () == draw_family("none", [])
+    assert set(FAMILIES) <= {verdict.claim.topic for verdict in verdicts}
+
+
+def answers(folder: Path, agent_s: float) -> Results:
+    """A model of 1000 prompt tokens/s and 10 output tokens/s, and one call of the kind `pricing` of so many seconds."""
+    script = Script()
+    base = script.cell(prompt_tokens=500, output_tokens=11, labels={"claim": "answer-time"})
+    real = script.cell(prompt_tokens=1000, output_tokens=50, labels={"claim": "scenario", "scenario": "pricing"})
+    for _ in range(3):
+        script.trial(base, prefill_s=0.5, step_s=0.1)
+        script.trial(real, prefill_s=1.0, step_s=(agent_s - 1.0) / 49)
+    script.write(folder)
+    return evaluate(read_run(folder), "run")
+
+
+def test_a_call_is_predicted_from_prefill_and_decode_and_set_beside_what_it_took(tmp_path: Path) -> None:
+    found = find_scenarios([answers(tmp_path, agent_s=5.0)], load_published())
+    (check,) = found.checks
+    assert ("pricing", pytest.approx(6.0), pytest.approx(5.0)) == (
+        check.work.name,
+        check.predicted_s,
+        check.measured.value,
+    )
+    assert pytest.approx(0.2) == check.error_ratio
+    ours = {item.work.name: item.seconds for item in found.predictions if item.speed.prefill_tokens_per_s is not None}
+    assert pytest.approx(5 * (1.0 + 40.0)) == ours["agent"]
+    vendors = {item.speed.who for item in found.predictions} & {"cerebras", "groq"}
+    assert vendors
+    assert len(WORKS) * (1 + len(vendors)) == len(found.predictions)
+    text = render_markdown(Document("T", tuple(scenarios_sections(found))))
+    assert "more than the 10 % that the rule allows" in text
+    assert "agent: 5 x (1000 in, 400 out)" in text
+
+
+def test_a_vendor_waits_for_its_published_first_token_in_every_call() -> None:
+    speed = Speed("cerebras", 0.2, None, 1000.0, "as published")
+    assert pytest.approx(5 * (0.2 + 0.4)) == predict_s(Work("agent", 1000, 400, 5), speed)
+
+
+def test_without_such_cells_there_is_no_section(tmp_path: Path) -> None:
+    script = Script()
+    script.trial(script.cell())
+    script.write(tmp_path)
+    results = (evaluate(read_run(tmp_path), "run"),)
+    assert [] == scenarios_sections(find_scenarios(results, load_published()))
+    assert [] == frameworks_sections(results)
+
+
+def test_frameworks_stand_side_by_side_with_share_and_tokens(tmp_path: Path) -> None:
+    script = Script()
+    for name, step_s, tokens in (("torch", 0.02, (1, 2, 3)), ("jax", 0.04, (1, 2, 3)), ("mlx", 0.05, (1, 9, 3))):
+        cell_id = script.cell(mode=name, labels={"framework": name, "platform": "cpu"})
+        for index in range(3):
+            trial_id = script.trial(cell_id, step_s=step_s)
+            finished = script.events.pop()
+            assert isinstance(finished, TrialFinished)
+            kept = [OutputTokens(trial_id=trial_id, token_ids=(tokens,))] if index == 0 else []
+            script.add(*kept, finished)
+    script.write(tmp_path)
+    results = (evaluate(read_run(tmp_path), "run"),)
+    rows = find_frameworks(results)
+    assert [None, 3, 1] == [row.tokens_equal for row in rows]
+    text = render_markdown(Document("T", tuple(frameworks_sections(results))))
+    assert "all 3 as with torch" in text
+    assert "1 of 3 as with torch" in text

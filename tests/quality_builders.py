@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from builders import Script
-from scripted_facts import LLAMA_8B, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS
+from scripted_facts import GPU, LLAMA_8B, LLAMA_8B_CONFIG, LLAMA_8B_PARAMETERS
 from tokbench.arithmetic import bits_per_weight
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
-from tokbench.record.facts import ModelFacts, Weights
+from tokbench.record.facts import DeviceFacts, ModelFacts
 from tokbench.record.observations import (
     CellPlanned,
     ExperimentPoint,
@@ -19,7 +20,15 @@ from tokbench.record.observations import (
     TrialStarted,
 )
 from tokbench.record.run import read_run
-from tokbench.record.spec import CellSpec, EngineSpec, ExperimentSpec, ModelSpec, StaticBatchLoad, WorkloadSpec
+from tokbench.record.spec import (
+    CellSpec,
+    Dtype,
+    EngineSpec,
+    ExperimentSpec,
+    ModelSpec,
+    StaticBatchLoad,
+    WorkloadSpec,
+)
 from tokbench.record.sweep import make_cell
 from tokbench.stats import Estimate
 
@@ -29,16 +38,16 @@ NLL = ExperimentSpec(kind="nll", options={"tokens": 12, "chunk": 4})
 class Lab:
     """A record of cells that differ in the type of their weights or in their experiment, and of what these saw."""
 
-    def __init__(self) -> None:
-        self.script = Script()
+    def __init__(self, device: DeviceFacts = GPU) -> None:
+        self.script = Script(device)
         self._trials = 0
 
     def cell(
         self,
-        dtype: str = "bfloat16",
-        experiment: ExperimentSpec | str = NLL,
+        dtype: Dtype = "bfloat16",
+        experiment: ExperimentSpec | Literal["none"] = NLL,
         labels: Mapping[str, str] | None = None,
-        weights: Weights = "pretrained",
+        weights: Literal["pretrained", "random"] = "pretrained",
         parameters: int = LLAMA_8B_PARAMETERS,
         output_tokens: int = 4,
     ) -> str:
@@ -74,7 +83,7 @@ class Lab:
     def trial(
         self,
         cell_id: str,
-        points: list[tuple[dict[str, str | int | float], dict[str, int | float]]],
+        points: Sequence[tuple[Mapping[str, str | int | float], Mapping[str, int | float]]],
         steps_s: Sequence[float] = (),
     ) -> None:
         """One repetition: points of an experiment, then a prefill of a tenth of a second and decode steps."""
@@ -96,10 +105,10 @@ class Lab:
                     trial_id=trial_id,
                     window_id=f"{trial_id}/experiment/{index}",
                     experiment=kind,
-                    settings=settings,
+                    settings=dict(settings),
                     duration_s=0.5,
                     stamped_by="host",
-                    values=values,
+                    values=dict(values),
                 )
                 for index, (settings, values) in enumerate(points)
             ),

@@ -60,6 +60,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows.append(
         CLAIM.format(name="nowhere", needs="tokbench run configs/nowhere.yaml && tokbench run configs/slow.yaml")
     )
+    large = CONFIG.format(name="large", step_s=0.001, total="60s")
+    (folder / "large-h200.yaml").write_text(large, encoding="utf-8")
+    rows.append(CLAIM.format(name="large", needs="tokbench run configs/large-h200.yaml"))
     (tmp_path / "mine.yaml").write_text("claims:" + "".join(rows), encoding="utf-8")
     return tmp_path
 
@@ -75,7 +78,8 @@ def test_without_a_word_nothing_is_run_and_the_plan_says_what_could_be(here: Pat
     )
     assert "configs/nowhere.yaml: cannot run here: there is no such config here" in output
     assert "configs/absent.yaml: cannot run here: engine.kind: there is no engine 'fakes'" in output
-    assert "2 of 4 configs to run here, at most 2 min in all" in output
+    assert "configs/large-h200.yaml: cannot run here: made for a large GPU" in output
+    assert "2 of 5 configs to run here, at most 2 min in all" in output
     assert "nothing was run: add --yes" in output
     assert not (here / "runs").exists()
 
@@ -89,7 +93,7 @@ def test_what_can_be_run_is_run_and_judged_and_taken_the_second_time(here: Path)
     written = (here / "kept" / "slow" / EVENTS_FILE).read_bytes()
     again = claims("--yes", "--out", "kept")
     assert "configs/slow.yaml: taken: kept/slow" in again.output
-    assert "0 of 4 configs to run here" in again.output
+    assert "0 of 5 configs to run here" in again.output
     assert "slow\tlatency\tsupported" in again.output
     assert written == (here / "kept" / "slow" / EVENTS_FILE).read_bytes()
 

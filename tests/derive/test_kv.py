@@ -118,6 +118,17 @@ def test_what_is_no_slice(tmp_path: Path, depths: tuple[int, ...]) -> None:
     assert [] == list(find_slices(results_of(script, tmp_path)))
 
 
+def test_a_slice_that_gets_faster_with_depth_is_not_extrapolated(tmp_path: Path) -> None:
+    """Seen on a busy CPU: 61 layers would have taken less than no time."""
+    script = Script()
+    for layers, step_s in ((2, 0.02), (4, 0.01), (8, 0.001)):
+        script.trial(script.cell(weights="random", layers=layers), step_s=step_s)
+    (found,) = find_slices(results_of(script, tmp_path / "derived"))
+    assert (None, None) == (found.whole_step_s, found.interval_whole_step_s)
+    text = report_of(script, tmp_path / "report")
+    assert "more layers were not slower: nothing is extrapolated from that" in text and "at most -" not in text
+
+
 def test_layers_of_another_kind_at_the_front_are_left_out(tmp_path: Path) -> None:
     script = Script()
     config = dict(find_model("DeepSeek-V3").config)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from quality_builders import Lab, estimate_of, reason_of
 from tokbench.derive.evaluate import CellResult
-from tokbench.record.facts import Weights
 from tokbench.record.spec import ExperimentSpec
 
 ASK = ExperimentSpec(kind="answers", options={"task": "clock"})
@@ -20,7 +20,7 @@ def asked(
     folder: Path,
     right: dict[int, tuple[int, int]] | None = None,
     parameters: int = 2_000_000_000,
-    weights: Weights = "pretrained",
+    weights: Literal["pretrained", "random"] = "pretrained",
 ) -> CellResult:
     lab = Lab()
     cell_id = lab.cell(experiment=ASK, parameters=parameters, weights=weights)

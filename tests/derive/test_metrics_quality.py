@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quality_builders import Lab, estimate_of, reason_of
+from scripted_facts import CPU, GPU
 from tokbench.stats import t_quantile
 
 
@@ -53,22 +54,27 @@ def test_repetitions_of_a_chunk_are_averaged_and_are_no_more_chunks(tmp_path: Pa
     assert (pytest.approx(0.1), 2) == (value.value, value.n)
 
 
-def test_the_reference_is_the_native_type_and_else_the_widest(tmp_path: Path) -> None:
-    labels = {"native_dtype": "bfloat16"}
-    lab = Lab()
-    wide, native, narrow = lab.cell("float32"), lab.cell("bfloat16"), lab.cell("int8", labels=labels)
-    for cell_id, nats in ((wide, 3.0), (native, 6.0), (narrow, 9.0)):
-        lab.read(cell_id, [nats, nats])
-    found = lab.results(tmp_path / "native")
-    assert estimate_of(found[narrow]).value == pytest.approx(1.0)
-    assert estimate_of(found[native]).value == pytest.approx(1.0)  # without the label, the widest is its reference
-    assert "set beside" in reason_of(found[wide])
+def test_the_reference_is_what_quantised_weights_are_computed_with(tmp_path: Path) -> None:
+    found = {}
+    for name, device in (("gpu", GPU), ("cpu", CPU)):
+        lab = Lab(device)
+        wide, half, narrow = lab.cell("float32"), lab.cell("bfloat16"), lab.cell("int8")
+        for cell_id, nats in ((wide, 3.0), (half, 6.0), (narrow, 12.0)):
+            lab.read(cell_id, [nats, nats])
+        cells = lab.results(tmp_path / name)
+        found[name] = cells[narrow], cells[wide if name == "cpu" else half]
+    assert [2.0, 3.0] == [pytest.approx(estimate_of(found[name][0]).value) for name in ("gpu", "cpu")]
+    assert all("set beside" in reason_of(reference) for _, reference in found.values())
 
-    lab = Lab()
-    wide, narrow = lab.cell("float32"), lab.cell("int8", labels={"native_dtype": "q4_1"})
-    lab.read(wide, [3.0, 3.0])
-    lab.read(narrow, [9.0, 9.0])
-    assert estimate_of(lab.results(tmp_path / "q4")[narrow]).value == pytest.approx(2.0)
+
+def test_else_it_is_the_native_type_and_else_the_widest(tmp_path: Path) -> None:
+    for native, added in (("float16", 1.0), ("q4_1", 2.0)):
+        lab = Lab()
+        labels = {"native_dtype": native}
+        wide, half, narrow = lab.cell("float32"), lab.cell("float16"), lab.cell("int8", labels=labels)
+        for cell_id, nats in ((wide, 3.0), (half, 6.0), (narrow, 9.0)):
+            lab.read(cell_id, [nats, nats])
+        assert estimate_of(lab.results(tmp_path / native)[narrow]).value == pytest.approx(added)
 
 
 def test_without_a_reference_or_with_other_chunks_there_is_no_loss(tmp_path: Path) -> None:

@@ -125,6 +125,14 @@ def test_published_speed_ups_stand_beside_the_highest_acceptance_here(tmp_path: 
     assert "The highest acceptance measured here with a model's own weights: α 0.700" in text
 
 
+def test_a_toy_pair_counts_and_is_called_one(tmp_path: Path) -> None:
+    script = DraftScript()
+    both(script, note="toy, trained here: 400 steps on 100000 tokens")
+    text = section(report(script.run(tmp_path), tmp_path, load_published()))
+    assert "as measured, of a toy pair that was trained here" in text
+    assert "The highest acceptance measured here: α 0.700" in text and "not a model that anybody serves" in text
+
+
 def test_without_a_plain_cell_the_reason_stands_where_the_speed_up_would(tmp_path: Path) -> None:
     script = DraftScript()
     script.rounds(script.plan("prompt_lookup"), ACCEPTED)

@@ -25,6 +25,11 @@ from tokbench.record.observations import ExperimentPoint  # noqa: E402
 from tokbench.record.spec import ExperimentSpec  # noqa: E402
 
 CHUNK, CHUNKS = 64, 6
+FROZEN = {
+    "quality.txt": "b940df60cc5a1fec97a42f472dc9c1776ee063e6cf63bad7ed81f5bb31daf04e",
+    "reasoning.yaml": "b00c61b3e50d3b236f25e8052f5b47497e0f9bbb12c832ac4b9874c984688511",
+}
+"""What records and verdicts refer to: another text or question is another file."""
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,9 @@ def test_all_tokens_are_read_where_none_are_named(folder: Path) -> None:
     assert engine.tokenizer is not None
     content = (importlib.resources.files("tokbench.data") / "prompts" / "corpus.txt").read_text(encoding="utf-8")
     assert len(engine.tokenizer.encode(content)) // 512 == len(points(engine, tokens=0, chunk=512, text="corpus"))
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_is_frozen_stays_as_it_was(name: str) -> None:
+    content = (importlib.resources.files("tokbench.data") / "prompts" / name).read_bytes()
+    assert FROZEN[name] == hashlib.sha256(content).hexdigest()

@@ -201,7 +201,7 @@ def test_an_unknown_experiment_is_refused_with_the_plan(tmp_path: Path) -> None:
 
 def test_speculation_that_no_engine_does_is_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises((PlugError, SpecError), match="speculation"):
-        fake_plan(tmp_path, config_text() + "speculation: {method: prompt_lookup}\n")
+        fake_plan(tmp_path, config_text() + "speculation: {method: no_such_method}\n")
 
 
 GIB = 1 << 30

@@ -306,7 +306,7 @@ def test_a_drawn_trace_accepts_with_its_alpha() -> None:
 @pytest.mark.parametrize(
     ("method", "given", "said"),
     [
-        ("prompt_lookup", {"options": {"ngram": 3}}, "did you mean `ngram_max`"),
+        ("prompt_lookup", {"options": {"ngram_maxx": 3}}, "did you mean `ngram_max`"),
         ("prompt_lookup", {"options": {"ngram_max": 1, "ngram_min": 2}}, "longer than ngram_max"),
         ("prompt_lookup", {"options": {"ngram_max": 0}}, "not a whole number above 0"),
         ("early_exit", {"options": {}}, "needs it"),

@@ -56,12 +56,14 @@ def test_a_ring_that_is_not_full_hides_the_slots_ahead() -> None:
 
 
 @pytest.mark.parametrize("name", ["packed_attention", "split_attention", "inline_attention"])
-@pytest.mark.parametrize("length", [5, 512])
-def test_our_attention_is_attention_with_repeated_keys(name: str, length: int) -> None:
+@pytest.mark.parametrize("length", [6, 512])
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_our_attention_is_attention_with_repeated_keys(name: str, length: int, tokens: int) -> None:
     draw = torch.Generator().manual_seed(1)
-    shapes = ((6, 1), (2, length), (2, length))
-    query, key, value = (torch.randn(2, heads, tokens, 8, generator=draw) for heads, tokens in shapes)
-    mask = (torch.arange(length) < length - 2).view(1, 1, 1, length).expand(2, 1, 1, length)
+    shapes = ((6, tokens), (2, length), (2, length))
+    query, key, value = (torch.randn(2, heads, count, 8, generator=draw) for heads, count in shapes)
+    newest = torch.tensor([length - 2, length - 3])[:, None, None, None] - torch.arange(tokens).flip(0)[:, None]
+    mask = torch.arange(length) <= newest  # rows that stand apart
     found, _ = getattr(attention, name)(None, query, key, value, mask, scaling=0.3, dropout=0.0)
     repeated = [states.repeat_interleave(3, dim=1) for states in (key, value)]
     expected = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)

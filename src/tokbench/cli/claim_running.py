@@ -29,6 +29,8 @@ from tokbench.record.sweep import read_config
 
 RUN_COMMAND = re.compile(r"tokbench run (\S+\.yaml)")
 DEFAULT_OUT = Path("runs") / "claims"
+LARGE_GPU, GPUS = "-h200", ("cuda", "rocm")
+"""How configs end that are made for one large GPU: some of their cells may fit a CPU, none that a claim asks for."""
 STOPPED = (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
@@ -116,7 +118,7 @@ def _plan_step(config: Path, claims: tuple[str, ...], out: Path, console: Consol
     except TokbenchError as refused:
         fix = "" if refused.fix is None else f" ({refused.fix})"
         return dataclasses.replace(step, refusal=f"{refused.message}{fix}")
-    return dataclasses.replace(step, cells=len(plan.cells()), seconds=_most_s(plan), refusal=_too_large(plan))
+    return dataclasses.replace(step, cells=len(plan.cells()), seconds=_most_s(plan), refusal=_too_large(config, plan))
 
 
 def _look_at_record(step: Step, config_sha256: str) -> Step:
@@ -137,8 +139,10 @@ def _most_s(plan: Plan) -> float:
     return budget.total + budget.cold
 
 
-def _too_large(plan: Plan) -> str | None:
-    """A config made for a larger device: not even one repetition of each cell fits its budget."""
+def _too_large(config: Path, plan: Plan) -> str | None:
+    """A config made for a larger device: its name says so, or not even one repetition of each cell fits its budget."""
+    if config.stem.endswith(LARGE_GPU) and plan.device.kind not in GPUS:
+        return f"made for a large GPU (-h200 in its name); here is {plan.device.name}"
     once_s, budget_s = plan.expected_s(1), plan.config.run.budget.total
     if once_s is None or once_s <= budget_s:
         return None

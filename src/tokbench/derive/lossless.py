@@ -18,7 +18,7 @@ MIN_EXPECTED = 5.0
 """Rarer outcomes are counted together: below it the chi-square distribution of G is off. Source: Cochran 1954,
 https://doi.org/10.2307/3001616"""
 FLAGGED_BELOW = 0.001
-"""The control counts as found below this p, the bound of the claim `speculation-lossless`."""
+"""The control counts as found below this p; the claims on losslessness use the same bound."""
 
 Check = Literal["greedy", "lossy", "batch"]
 Arm = Literal["speculative", "lossy"]

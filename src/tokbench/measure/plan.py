@@ -19,6 +19,7 @@ from tokbench.arithmetic import (
 )
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure.choice import torch_device
+from tokbench.measure.draft_memory import draft_memory_bytes
 from tokbench.measure.engines import check_drafting, check_load, check_plug
 from tokbench.measure.experiments import load_plug as load_experiment
 from tokbench.measure.latent import check_latent
@@ -216,7 +217,9 @@ class _Binder:
         return self._models[key]
 
     def _shape(self, spec: CellSpec) -> ModelShape | None:
-        model = self._model(spec)
+        return self._shape_of(self._model(spec))
+
+    def _shape_of(self, model: ResolvedModel | None) -> ModelShape | None:
         if model is None:
             return None
         if model.name not in self._shapes:
@@ -266,16 +269,19 @@ class _Binder:
                 check_latent(spec.engine, model.name, model.config)
         if shape is None or spec.load.kind != "static_batch" or spec.workload.prompt_tokens is None:
             return bound, PlannedCell(bound, None, None, None, None, None, draft)
-        planned = self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens)
+        planned = self._predict(bound, shape, spec.load.static_batch, spec.workload.prompt_tokens, draft)
         return bound, dataclasses.replace(planned, draft=draft)
 
-    def _predict(self, cell: Cell, shape: ModelShape, rows: int, prompt: int) -> PlannedCell:
+    def _predict(
+        self, cell: Cell, shape: ModelShape, rows: int, prompt: int, draft: ResolvedModel | None
+    ) -> PlannedCell:
         spec = cell.spec
         output = spec.workload.output_tokens
         cache_tokens = prompt + output
         try:
             precision = self._precision(spec)
             needed = memory_per_device_bytes(shape, precision, rows, cache_tokens, prompt, self._devices)
+            drafting = draft_memory_bytes(spec, shape, self._shape_of(draft), self._place.device.kind)
         except ValueError as error:
             raise SpecError(f"{shape.name}: {error}", key="model.dtype", fix="use bfloat16") from None
         roofline = self._roofline(shape, spec, cache_tokens, self._bandwidth)
@@ -283,11 +289,13 @@ class _Binder:
         assumed = self._bandwidth if is_gpu else self._bandwidth or ASSUMED_CPU_BYTES_PER_S
         expected = self._roofline(shape, spec, cache_tokens, assumed)
         refusal = None
+        needed += drafting
         if self._usable is not None and needed > self._usable:
             weights = format_value(weight_bytes(shape, self._precision(spec)), BYTES)
             free = format_value(self._usable, BYTES)
             each = "" if self._devices == 1 else f" on each of {self._devices} devices"
-            refusal = f"needs {format_value(needed, BYTES)}{each} (weights {weights}), {free} can be used"
+            drafts = f", drafts {format_value(drafting, BYTES)}" if drafting else ""
+            refusal = f"needs {format_value(needed, BYTES)}{each} (weights {weights}{drafts}), {free} can be used"
         step_bytes = bytes_read_per_step(shape, self._precision(spec), rows, prompt + output // 2).total
         expected_s = None if expected is None else output / (expected * ASSUMED_EFFICIENCY)
         return PlannedCell(cell, needed, roofline, expected_s, step_bytes / self._memories, refusal)

@@ -122,8 +122,8 @@ class Slice:
     rest_s: float
     """Constant of the line: embedding, head, leading layers of another kind, launches."""
     r_squared: float
-    whole_step_s: float
-    """The line at `whole_layers`."""
+    whole_step_s: float | None
+    """The line at `whole_layers`; None where more layers were not slower, which only noise can say."""
     interval_whole_step_s: tuple[float, float] | None
     bytes_per_layer: float | None
     """Slope of the bytes that a step has to read, cache included."""

@@ -61,7 +61,7 @@ def _slice(name: str, whole: int, known: Sequence[tuple[int, float, CellResult]]
     line, last = Line(layers, [row[1] for row in known]), known[-1][2]
     sizes = [value_of(cell, "bytes_read_per_step") for _, _, cell in known]
     known_sizes = [size for size in sizes if size is not None]
-    intervals, ends = line.intervals(), line.interval_at(whole)
+    intervals, is_rising = line.intervals(), line.slope > 0
     return Slice(
         cell=last,
         model=wording.say_labelled(name, wording.label_of(last)),
@@ -72,8 +72,8 @@ def _slice(name: str, whole: int, known: Sequence[tuple[int, float, CellResult]]
         interval_s_per_layer=None if intervals is None else intervals[1],
         rest_s=line.intercept,
         r_squared=line.r_squared,
-        whole_step_s=line.intercept + line.slope * whole,
-        interval_whole_step_s=ends,
+        whole_step_s=line.intercept + line.slope * whole if is_rising else None,
+        interval_whole_step_s=line.interval_at(whole) if is_rising else None,
         bytes_per_layer=Line(layers, known_sizes).slope if len(known_sizes) == len(sizes) else None,
         read_bytes_per_s=value_of(last, "read_bytes_per_s"),
     )

@@ -13,9 +13,9 @@ from tokbench.units import RATIO, Better
 def added_nll_nats(context: CellContext) -> Values:
     """Nats per token that a frozen text costs beyond what the same weights unquantised need for it, chunk by chunk.
 
-    Formula: per chunk, nats / tokens of this cell - the same of the cell that is alike in all but the type of its
-    weights, in the type of label.native_dtype or else the widest; the mean over chunks is plain, its interval is over
-    chunks. Below 0 it foresees the text better. Answers, and texts of another kind, are left out.
+    Formula: per chunk, nats / tokens of this cell - the same of a cell with the same weights unquantised: in the type
+    that quantised ones are computed with on the device, else that of label.native_dtype, else the widest; the mean over
+    chunks is plain, its interval is over chunks. Below 0 it foresees the text better. Answers are left out.
     """
     own, reference = nats_by_chunk(context.cell), find_reference(context.run, context.cell)
     if reference.cell_id == context.cell.cell_id:

@@ -6,14 +6,19 @@ import statistics
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
+from tokbench.arithmetic import precision_on
 from tokbench.derive.repetitions import UndefinedError, finished_trials
 from tokbench.derive.words import t
+from tokbench.record.facts import DeviceFacts
 from tokbench.record.run import CellRecord, Run, Trial
 
 UNQUANTISED = ("float32", "bfloat16", "float16")
-"""The widest first: where the weights' own type is not told, it stands for them best."""
+"""The widest first: it holds every value of the others but a few of the smallest and largest."""
 NATIVE_DTYPE = "native_dtype"
 """The label that tells in which type the weights were published."""
+
+QUANTISED = "int8"
+"""Any type that is: all of them are computed with in the same one."""
 
 Cell = TypeVar("Cell")
 
@@ -63,7 +68,8 @@ def _chunks(trial: Trial) -> list[tuple[Chunk, float]]:
 def find_reference(run: Run, cell: CellRecord) -> CellRecord:
     """The cell of the same weights before they were quantised that read the same text, in the same mode where it can.
 
-    Formula: of the unquantised cells, the one in the type that label.native_dtype names, else the widest.
+    Formula: of the unquantised cells, the one in the type that quantised weights are computed with on this device, else
+    in the type that label.native_dtype names, else the widest.
 
     Raises:
         UndefinedError: the run has none.
@@ -74,15 +80,16 @@ def find_reference(run: Run, cell: CellRecord) -> CellRecord:
         if dtype in UNQUANTISED and other.good_trials() and _reads(other) == _reads(cell):
             if dtype not in alike or mode == cell.spec.engine.mode:
                 alike[dtype] = other
-    found = first_unquantised(alike, cell)
+    found = first_unquantised(alike, cell, run.device)
     if found is None:
         raise UndefinedError(t("the run has no cell of the same weights unquantised"))
     return found
 
 
-def first_unquantised(by_dtype: Mapping[str, Cell], cell: CellRecord) -> Cell | None:
-    """Of several unquantised types, the one that the cell's weights were published in, else the widest."""
-    wanted = (cell.spec.labels.get(NATIVE_DTYPE), *UNQUANTISED)
+def first_unquantised(by_dtype: Mapping[str, Cell], cell: CellRecord, device: DeviceFacts | None) -> Cell | None:
+    """Of several unquantised types, the one that stands for the weights: only their rounding shall differ."""
+    computed = None if device is None else precision_on(QUANTISED, device.kind).activations
+    wanted = (computed, cell.spec.labels.get(NATIVE_DTYPE), *UNQUANTISED)
     return next((by_dtype[dtype] for dtype in wanted if dtype in UNQUANTISED and dtype in by_dtype), None)
 
 

@@ -12,6 +12,7 @@ from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.quality.chunks import UNQUANTISED, first_unquantised, is_native
 from tokbench.errors import SpecError
 from tokbench.record.catalog import shape_from_config
+from tokbench.record.facts import DeviceFacts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,18 +76,19 @@ def _is_ladder(cells: Sequence[CellResult]) -> bool:
 
 
 def _ladder(results: Results, cells: Sequence[CellResult]) -> tuple[PrecisionRow, ...]:
-    kind = None if results.run.device is None else results.run.device.kind
-    return tuple(PrecisionRow(cell, _reference(cell, cells), _predicted(cell, kind)) for cell in cells)
+    device = results.run.device
+    kind = None if device is None else device.kind
+    return tuple(PrecisionRow(cell, _reference(cell, cells, device), _predicted(cell, kind)) for cell in cells)
 
 
-def _reference(cell: CellResult, cells: Sequence[CellResult]) -> CellResult | None:
+def _reference(cell: CellResult, cells: Sequence[CellResult], device: DeviceFacts | None) -> CellResult | None:
     engine = cell.record.spec.engine
     alike: dict[str, CellResult] = {
         other.record.spec.model.dtype: other
         for other in cells
         if (other.record.spec.engine.mode, other.record.spec.engine.attention) == (engine.mode, engine.attention)
     }
-    return first_unquantised(alike, cell.record)
+    return first_unquantised(alike, cell.record, device)
 
 
 def _predicted(cell: CellResult, device_kind: str | None) -> int | None:

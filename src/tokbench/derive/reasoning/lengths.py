@@ -16,9 +16,9 @@ from tokbench.derive.published.facts import amount_of
 LENGTHS = (100, 300, 1_000, 3_000, 10_000, 30_000)
 """Tokens of an answer, its thinking included."""
 THRESHOLDS_TOKENS_PER_S = (10.0, 30.0)
-"""Just acceptable, and fast enough. Source: the claim human-10-30-tps (data/claims/perception.yaml)."""
+"""Just acceptable, and fast enough. Source: data/claims/perception.yaml, quantities `barely` and `fast_enough`."""
 LONG_S, SHORT_S = 30.0, 3.0
-"""Source: the claim thirty-seconds-to-three."""
+"""Seconds of waiting before and after. Source: data/claims/latency.yaml."""
 PER_STREAM = ("decode_tokens_per_s", "e2e_tokens_per_s")
 
 

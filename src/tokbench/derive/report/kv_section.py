@@ -8,7 +8,7 @@ from tokbench.derive.kv.family import find_caches
 from tokbench.derive.kv.found import CacheFindings, Slice
 from tokbench.derive.kv.slices import find_slices
 from tokbench.derive.report.bound_tables import number_cell, run_columns, run_fields, share_cell, unit_cell
-from tokbench.derive.report.document import Block, Cell, Column, Paragraph, Section, Table, bullets
+from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph, Section, Table, bullets
 from tokbench.derive.report.kv_figures import FILE_NAME
 from tokbench.derive.report.kv_tables import (
     NO_CEILING,
@@ -19,8 +19,10 @@ from tokbench.derive.report.kv_tables import (
     shares_blocks,
 )
 from tokbench.derive.report.material import Material
-from tokbench.derive.words import join, t
+from tokbench.derive.words import join, mark, t
 from tokbench.units import SECONDS, format_number, format_value
+
+NO_SHARE = mark("no read ceiling was measured, or more layers were not slower")
 
 
 def kv_sections(material: Material) -> list[Section]:
@@ -87,7 +89,7 @@ def _slice_sections(material: Material) -> list[Section]:
         return []
     several = material.has_several_runs
     warning = t(
-        "Extrapolated, not measured: a few layers of the true size were run, and the whole depth is taken to cost the "
+        "Extrapolated, not measured: a few layers were run, and the whole depth is taken to cost the "
         "same per layer. No traffic between devices is in it, which the whole model cannot do without: every time of "
         "a whole model is a lower bound, every speed an upper one. Weights are random, and routed experts even."
     )
@@ -113,7 +115,6 @@ def _slice_fields(run_name: str, part: Slice, several: bool) -> tuple[Cell, ...]
     conditions, predicted = part.cell.conditions, part.predicted_s_per_layer
     batch, prompt = conditions.static_batch or 1, conditions.prompt_tokens or 0
     context = prompt + part.cell.record.spec.workload.output_tokens // 2
-    whole = interval_cell(part.whole_step_s, part.interval_whole_step_s)
     return (
         *run_fields(run_name, several),
         Cell(part.model),
@@ -124,11 +125,22 @@ def _slice_fields(run_name: str, part: Slice, several: bool) -> tuple[Cell, ...]
         Cell(join(str(layers) for layers in part.layers)),
         interval_cell(part.s_per_layer, part.interval_s_per_layer),
         unit_cell(predicted, SECONDS, NO_CEILING),
-        share_cell(None if predicted is None or part.s_per_layer <= 0 else predicted / part.s_per_layer, NO_CEILING),
+        share_cell(None if predicted is None or part.s_per_layer <= 0 else predicted / part.s_per_layer, NO_SHARE),
         unit_cell(part.rest_s, SECONDS),
         number_cell(part.r_squared, NO_CEILING),
+        *_whole_fields(part),
+    )
+
+
+def _whole_fields(part: Slice) -> tuple[Cell, Cell]:
+    """The extrapolated step and the speed that it caps, or why there are none."""
+    if part.whole_step_s is None:
+        none = Cell(DASH, note=t("more layers were not slower: nothing is extrapolated from that"))
+        return none, none
+    whole, speed = interval_cell(part.whole_step_s, part.interval_whole_step_s), 1 / part.whole_step_s
+    return (
         Cell(t("{text} at {layers} layers", text=whole.text, layers=part.whole_layers), sort=part.whole_step_s),
-        Cell(t("at most {speed} tokens/s", speed=format_number(1 / part.whole_step_s)), sort=1 / part.whole_step_s),
+        Cell(t("at most {speed} tokens/s", speed=format_number(speed)), sort=speed),
     )
 
 

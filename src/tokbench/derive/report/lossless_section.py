@@ -14,7 +14,7 @@ from tokbench.derive.words import join, t
 from tokbench.units import format_number
 
 ACCEPTED_FROM = 0.01
-"""From this p on draws count as following one distribution, the bound of the claim `speculation-lossless`."""
+"""From this p on draws count as following one distribution; the claims on losslessness use the same bound."""
 
 
 def lossless_sections(material: Material) -> list[Section]:

@@ -13,7 +13,7 @@ from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.published_joules import JoulesBeside
 from tokbench.derive.report.document import Figure
-from tokbench.derive.speculation.found import SpeculationFound
+from tokbench.derive.speculation.found import NO_SPECULATION, SpeculationFound
 from tokbench.derive.standing import Standing
 
 
@@ -42,7 +42,7 @@ class Material:
     """Metered cells beside published joules per token of the same model."""
     published: tuple[PublishedFigure, ...] = ()
     """Every published figure that the report may draw on."""
-    speculation: SpeculationFound = SpeculationFound()
+    speculation: SpeculationFound = NO_SPECULATION
     """Cells with drafts beside those without; empty where nothing was drafted."""
 
     @property

@@ -83,7 +83,10 @@ def _say_scales(cell: CellResult) -> str | None:
         return t("one scale and zero point per {count} inputs of an output", count=how.group)
     if how.block is not None:
         return t("one scale per {side} x {side} weights", side=how.block)
-    return t("one scale per matrix") if how.matrix_bytes else t("one scale per output")
+    if how.matrix_bytes:
+        return t("one scale per matrix")
+    has_zero = not cell.record.spec.model.dtype.startswith("fp8")
+    return t("one scale and zero point per output") if has_zero else t("one scale per output")
 
 
 def _ladder_table(rows: Sequence[PrecisionRow], material: Material) -> Table:

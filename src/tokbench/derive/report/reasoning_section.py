@@ -27,6 +27,8 @@ from tokbench.derive.words import say, t
 from tokbench.units import BYTES, JOULES, SECONDS, Unit, format_number, format_value
 
 USD = Unit("USD", (), False)
+WHOLE_SECONDS = Unit("s", (), False)
+"""A wait of 1,000 s is written so: nobody waits for kiloseconds."""
 
 
 def reasoning_sections(material: Material) -> list[Section]:
@@ -212,7 +214,7 @@ def _name(speed: Speed) -> Cell:
 
 def _waits(speed: Speed) -> list[Cell]:
     waits = [length / speed.tokens_per_s for length in LENGTHS]
-    return [Cell(format_value(wait, SECONDS), sort=wait) for wait in waits]
+    return [Cell(format_value(wait, SECONDS if wait < 1 else WHOLE_SECONDS), sort=wait) for wait in waits]
 
 
 def _say_thresholds() -> str:

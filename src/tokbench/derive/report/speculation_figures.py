@@ -26,7 +26,7 @@ from tokbench.stats import Estimate
 MAX_LINES = len(OKABE_ITO)
 LEAST_REACHED = 10
 """A position that was reached less often is not drawn: a share of so few is noise."""
-READABLE = ("measured", "lossy")
+READABLE = ("measured", "toy", "lossy")
 """What is drawn with filled marks."""
 
 

@@ -73,7 +73,7 @@ def _remarks(cells: Sequence[DraftedCell]) -> Iterator[str]:
         value = found.value("speedup_x")
         if found.is_negative_control and value is not None:
             yield _say_control(found, value)
-        if found.loops.looping and found.reading in ("measured", "plumbing"):
+        if found.loops.looping and found.reading in ("measured", "toy", "plumbing"):
             yield t(
                 "{cell}: {looping} of {judged} outputs run in a loop; without them fewer drafts would be right.",
                 cell=wording.say_cell(found.cell),
@@ -133,10 +133,18 @@ def _say_curve(curve: BatchCurve) -> str:
 
 def _say_highest(cells: Sequence[DraftedCell]) -> str:
     """The highest acceptance here that may be read as measured, to set beside those."""
-    known = [(value.value, found) for found in cells if found.reading == "measured" and (value := _alpha(found))]
+    own = [found for found in cells if found.reading in ("measured", "toy")]
+    known = [(value.value, found) for found in own if (value := _alpha(found))]
     if not known:
         return t("No acceptance of a model's own weights was measured in these runs to set beside them.")
-    alpha, found = max(known, key=lambda pair: pair[0])
+    alpha, found = max(known, key=lambda pair: (pair[1].reading == "measured", pair[0]))
+    if found.reading == "toy":
+        return t(
+            "The highest acceptance measured here: α {alpha}, {cell}; a toy pair that was trained here, not a model "
+            "that anybody serves.",
+            alpha=format_number(alpha),
+            cell=wording.say_cell(found.cell),
+        )
     return t(
         "The highest acceptance measured here with a model's own weights: α {alpha}, {cell}.",
         alpha=format_number(alpha),

@@ -19,6 +19,7 @@ from tokbench.units import format_number
 
 READINGS: Final[dict[Reading, str]] = {
     "measured": mark("as measured"),
+    "toy": mark("as measured, of a toy pair that was trained here"),
     "plumbing": mark("plumbing only"),
     "random": mark("costs only: random weights"),
     "replay": mark("costs only: acceptance is replayed"),

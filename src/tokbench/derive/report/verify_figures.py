@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FILE_NAME = "verify-cost.png"
 MAX_PANELS = 4
 MAX_LINES = len(OKABE_ITO)
+HEADROOM = 1.35
+"""Of the axis over the highest value: room for the legend. A longer interval is cut there."""
 
 
 def draw_verify_cost(results: Sequence[Results]) -> tuple[Drawn, ...]:
@@ -53,6 +55,9 @@ def _plot(panels: dict[str, list[VerifyCurve]]) -> Printed:
     canvas = open_panels(0.6 + 3.4 * len(panels))
     tips: list[Tip] = []
     shared: Axes | None = None
+    shown = [found for curves in panels.values() for curve in curves for found in curve.passes]
+    predicted = [found.predicted for found in shown if not isinstance(found.predicted, Missing)]
+    highest = HEADROOM * max((*(found.cost.value for found in shown), *predicted))
     for index, (name, curves) in enumerate(panels.items()):
         axes: Axes = canvas.add_subplot(len(panels), 1, index + 1, sharex=shared, sharey=shared)
         shared = shared or axes
@@ -60,7 +65,7 @@ def _plot(panels: dict[str, list[VerifyCurve]]) -> Printed:
             tips += _draw_curve(axes, curve, place, name)
         axes.set_title(name, loc="left", fontsize="medium")
         axes.set_ylabel("v(m)")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, highest)
         axes.legend(loc="upper left", frameon=False, ncols=2, title="static batch")
     if shared is not None:
         axes.set_xlabel("tokens per row and pass, m")

@@ -62,11 +62,12 @@ def _table(curves: list[VerifyCurve], with_run: bool) -> Table:
     )
     rows = tuple(_row(curve, found, with_run) for curve in curves for found in curve.passes)
     caption = t(
-        "Predicted: the slower of both measured ceilings, of memory and of multiplication, for m tokens per row over "
-        "the same for one. Bytes count the experts that even routing selects for all tokens of the pass, and the "
-        "cache once per row. Experts read: counted in a pass of its own; random weights route nearly evenly, trained "
-        "ones less so. Where a pass is not captured, launching its kernels is a part of its time and hides what more "
-        "tokens cost."
+        "Predicted: the slower of both measured ceilings, of memory and of multiplication, for m tokens per row "
+        "over the same for one. Bytes count the experts that even routing selects for all tokens of the pass, and "
+        "the cache once per row. Experts read: counted in a pass of its own; random weights route nearly evenly, "
+        "trained ones less so. Where a pass is not captured, launching its kernels is a part of its time and "
+        "hides what more tokens cost. A library may take another kernel for several rows than for one: a jump "
+        "from m = 1 to 2 alone at static batch 1 is that."
     )
     return Table(columns, rows, caption)
 

@@ -22,7 +22,9 @@ from tokbench.stats import Estimate
 RESIDUAL_LIMIT = 0.15
 """A speed-up further than this share from its prediction asks for a profile. Source: issue 7."""
 JOULES = "energy_j_per_output_token"
-Reading = Literal["measured", "plumbing", "random", "replay", "scripted", "lossy", "invalid"]
+TOY = "toy, trained here"
+"""How the note of weights begins that `tokbench train pair` made."""
+Reading = Literal["measured", "toy", "plumbing", "random", "replay", "scripted", "lossy", "invalid"]
 _LABELLED: dict[str | None, Reading] = {"scripted": "scripted", "replay": "replay", "random": "random"}
 
 
@@ -98,10 +100,13 @@ class SpeculationFound:
     """Published speed-ups; none where no cell drafts."""
 
 
+NO_SPECULATION = SpeculationFound()
+
+
 def find_speculation(results: Sequence[Results], figures: Sequence[PublishedFigure]) -> SpeculationFound:
     """Everything that runs and published figures tell of drafts; nothing where no cell drafts."""
     cells = find_drafted(results)
-    return SpeculationFound(cells, find_curves(cells), find_implied(figures)) if cells else SpeculationFound()
+    return SpeculationFound(cells, find_curves(cells), find_implied(figures)) if cells else NO_SPECULATION
 
 
 def find_drafted(results: Sequence[Results]) -> tuple[DraftedCell, ...]:
@@ -150,7 +155,9 @@ def read_as(cell: CellResult) -> Reading:
         return "lossy"
     if weights in _LABELLED:
         return _LABELLED[weights]
-    return "plumbing" if note is not None and "dequantised" in note else "measured"
+    if note is not None and "dequantised" in note:
+        return "plumbing"
+    return "toy" if note is not None and note.startswith(TOY) else "measured"
 
 
 def _sources(results: Results, cell: CellResult) -> CostSources | None:

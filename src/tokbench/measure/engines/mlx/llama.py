@@ -76,7 +76,7 @@ class MlxLlama:
         turned = tuple(table[position:end] for table in self._rotations)
         seen = mx.arange(end)[None, :] <= mx.arange(position, end)[:, None]
         rows, count = ids.shape
-        states = self._embedding[ids.reshape(-1)]  # (rows * tokens, hidden): a product of two matrices goes to BLAS whole
+        states = self._embedding[ids.reshape(-1)]  # (rows * tokens, hidden)
         for index, layer in enumerate(self._layers):
             query, key, value = self._heads(layer, states, rows)
             query, key = (_rotated(one, *turned) for one in (query, key))
@@ -97,7 +97,8 @@ class MlxLlama:
         """Queries, keys and values: (rows, heads, tokens, width) each."""
         normed = mx.fast.rms_norm(states, layer["norm"], self._shape.eps)
         split = (normed @ layer[name].T for name in ("query", "key", "value"))
-        return [one.reshape(rows, normed.shape[0] // rows, -1, self._shape.head_dim).transpose(0, 2, 1, 3) for one in split]
+        cut = (one.reshape(rows, normed.shape[0] // rows, -1, self._shape.head_dim) for one in split)
+        return [one.transpose(0, 2, 1, 3) for one in cut]
 
     def wait(self, token: Any) -> None:
         """Evaluate it and everything before it."""

@@ -1,4 +1,4 @@
-"""Attention kernels of our own for a single query token that reads grouped keys in place, and their mask.
+"""Attention kernels of our own for one query token, or a few, that read grouped keys in place, and their mask.
 
 All are plain PyTorch, registered with transformers by name; longer queries go through transformers' own sdpa.
 """
@@ -24,6 +24,10 @@ SPLIT_TOKENS = 256
 
 INLINE_TOKENS = 16
 """Cached tokens per piece of `inline_gqa`: four kibibytes of values at a width of 64, read whole while near."""
+
+
+FEW_TOKENS = 16
+"""Query tokens per row up to which our kernels apply: a token with its drafts, not a prompt."""
 
 
 class _Prefill:
@@ -67,19 +71,33 @@ class _Grouped(NamedTuple):
 
     rows: int
     key_heads: int
+    tokens: int
+    """Query tokens of each row."""
     queries: int
-    """Query heads per key head."""
+    """Query heads per key head, times `tokens`."""
     width: int
     length: int
     """Cached tokens, masked ones included."""
 
 
 def _grouped(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> _Grouped | None:
-    """The shape, where one token is asked for and every head has the same mask; None where our kernels do not apply."""
+    """The shape, where tokens are few and every head has the same mask; None where our kernels do not apply."""
     rows, heads, tokens, width = query.shape
-    if tokens != 1 or mask is None or mask.shape[1] != 1:
+    if tokens > FEW_TOKENS or mask is None or mask.shape[1] != 1:
         return None
-    return _Grouped(rows, key.shape[1], heads // key.shape[1], width, key.shape[2])
+    return _Grouped(rows, key.shape[1], tokens, heads // key.shape[1] * tokens, width, key.shape[2])
+
+
+def _for_queries(mask: torch.Tensor, shape: _Grouped) -> torch.Tensor:
+    """The mask of tokens, (rows, 1, tokens, cached), as one of all queries of a key head."""
+    return mask if shape.tokens == 1 else mask.repeat(1, 1, shape.queries // shape.tokens, 1)
+
+
+def _by_tokens(found: torch.Tensor, shape: _Grouped) -> torch.Tensor:
+    """What every query found, (rows, key heads, queries, width), as (rows, tokens, heads, width)."""
+    if shape.tokens == 1:
+        return found.reshape(shape.rows, 1, -1, found.shape[-1])
+    return found.reshape(shape.rows, -1, shape.tokens, found.shape[-1]).transpose(1, 2).contiguous()
 
 
 def plain_attention(
@@ -123,23 +141,24 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """SDPA whose single query token is laid out by key heads, so that no key or value is repeated.
+    """SDPA whose query tokens are laid out by key heads, so that no key or value is repeated.
 
     `query`: (rows, heads, tokens, width); `key`, `value`: (rows, key heads, cached tokens, width). Under torch.compile
     transformers writes every key out once per query head: nine times the traffic at four query heads a key head.
     Source: shared/facts/transformers.md, Attention; transformers 5.23, integrations/sdpa_attention.py, `pack_gqa`.
     """
     shape = _grouped(query, key, attention_mask)
-    if shape is None or shape.queries == 1:
+    if shape is None or shape.queries == shape.tokens:
         return _sdpa(module, (query, key, value), attention_mask, **kwargs)
+    assert attention_mask is not None
     found = torch.nn.functional.scaled_dot_product_attention(
         query.reshape(shape.rows, shape.key_heads, shape.queries, shape.width),
         key,
         value,
-        attn_mask=attention_mask,
+        attn_mask=_for_queries(attention_mask, shape),
         scale=kwargs.get("scaling"),
     )
-    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+    return _by_tokens(found, shape), None
 
 
 def split_attention(
@@ -162,13 +181,13 @@ def split_attention(
     assert attention_mask is not None
     by_heads = query.reshape(shape.rows, shape.key_heads, shape.queries, shape.width)
     scores = torch.matmul(by_heads, key.transpose(2, 3)).float() * _scale(shape, kwargs)
-    shares = torch.softmax(scores.masked_fill(~attention_mask, float("-inf")), -1).to(value.dtype)
+    shares = torch.softmax(scores.masked_fill(~_for_queries(attention_mask, shape), float("-inf")), -1).to(value.dtype)
     piece = SPLIT_TOKENS if shape.length % SPLIT_TOKENS == 0 else shape.length
     pieces = shape.length // piece
     shares = shares.reshape(shape.rows, shape.key_heads, shape.queries, pieces, piece).transpose(2, 3)
     values = value.reshape(shape.rows, shape.key_heads, pieces, piece, value.shape[-1])
     found = torch.matmul(shares, values).sum(2, dtype=torch.float32).to(query.dtype)
-    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+    return _by_tokens(found, shape), None
 
 
 def inline_attention(
@@ -186,14 +205,14 @@ def inline_attention(
     assert attention_mask is not None
     by_heads = settled(query).reshape(shape.rows, shape.key_heads, shape.queries, 1, shape.width)
     scores = (by_heads * key[:, :, None]).sum(-1, dtype=torch.float32) * _scale(shape, kwargs)
-    scores = scores.masked_fill(~attention_mask, float("-inf"))
+    scores = scores.masked_fill(~_for_queries(attention_mask, shape), float("-inf"))
     weights = settled(torch.exp(scores - scores.amax(-1, keepdim=True)))
     piece = INLINE_TOKENS if shape.length % INLINE_TOKENS == 0 else shape.length
     by_pieces = weights.reshape(shape.rows, shape.key_heads, shape.queries, -1, piece, 1)
     values = value.reshape(shape.rows, shape.key_heads, 1, -1, piece, value.shape[-1])
     found = (by_pieces * values).sum(-2, dtype=torch.float32).sum(-2)
     found = (found / weights.sum(-1, keepdim=True)).to(query.dtype)  # not divided at every cached token
-    return found.reshape(shape.rows, 1, -1, value.shape[-1]), None
+    return _by_tokens(found, shape), None
 
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:

@@ -55,18 +55,7 @@ class DraftingLoop:
         self._cache = open_rows_cache(seat.model.config, work.rows, self.cache_rows, self._gamma, self._device)
         self._noise = open_noise(self._device, work.seed, work.temperature)
         self._rows = self._lay_out_rows()
-        room = Room(
-            model=seat.model,
-            request=seat.request,
-            work=work,
-            options=seat.options,
-            rows=self._rows,
-            cache=self._cache,
-            capacity=self.cache_rows,
-            noise=self._noise,
-            experts=experts,
-            keeper=seat.keeper,
-        )
+        room = self._room(seat)
         self._drafter = find_opener(self._method)(room)
         rule, self._draws = choose_rule(room)
         self._tally = Tally(self._whole(work.rows, 1), self._whole(1), self._whole(work.output_tokens, work.rows, 4))
@@ -78,6 +67,21 @@ class DraftingLoop:
         self._positions = torch.arange(work.prompt_tokens, device=self._device).expand(work.rows, -1)
         self._prompt_state: torch.Tensor | None = None
         self._made = self._repetitions = 0
+
+    def _room(self, seat: Seat) -> Room:
+        """What the drafter is opened with."""
+        return Room(
+            model=seat.model,
+            request=seat.request,
+            work=self.work,
+            options=seat.options,
+            rows=self._rows,
+            cache=self._cache,
+            capacity=self.cache_rows,
+            noise=self._noise,
+            experts=self.experts,
+            keeper=seat.keeper,
+        )
 
     def _whole(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.long, device=self._device)

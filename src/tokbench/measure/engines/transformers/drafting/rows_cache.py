@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, StaticLayer
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines.transformers import attention, caches
 
-BOOLEAN_KERNELS = ("sdpa", *attention.NAMES)
+BOOLEAN_KERNELS = ("sdpa", *attention.NAMES, *attention.LATENT_WAYS)
 """Attention kernels that take a boolean mask, true where a token may be seen."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 """What transformers calls the two kinds of layers, in `layer_types` and in a mapping of masks."""

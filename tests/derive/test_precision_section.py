@@ -1,4 +1,4 @@
-"""What fewer bits cost: gains beside the bytes' prediction, added nats with their reading, absence where nothing is told."""
+"""What fewer bits cost: gains beside the bytes' prediction, added nats with their reading, and absence."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ WORKS = (
     Work("agent", 1000, 400, 5),
     Work("program", 500, 1500),
 )
-"""The five kinds of request of the claim chained-latency-new-scenarios: a label, a verdict with a reason, a price with
+"""The five kinds of request that the claim on chained latency is about: a label, a verdict with a reason, a price with
 its terms, five steps that wait for one another, a file of code. Source: data/claims/latency.yaml, read 2026-11-22."""
 
 

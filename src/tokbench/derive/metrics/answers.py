@@ -21,7 +21,7 @@ def _answers(context: CellContext) -> Answers:
 
 @metric(RATIO, Better.HIGHER, mark("Right answers gained per doubling of the thinking budget"), order=96)
 def accuracy_per_doubling(context: CellContext) -> Values:
-    """Share of right answers gained per doubling of the thinking budget, from the least budget above 0 to its eightfold.
+    """Share of right answers gained per doubling of the thinking budget, from the least above 0 to its eightfold.
 
     Formula: per question, slope of right (0 or 1) over log2(budget) by least squares, over the budgets b to 8 b; the
     mean over questions is plain, its interval is over questions. Budget 0 has no logarithm and is left out.

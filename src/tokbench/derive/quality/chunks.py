@@ -77,9 +77,9 @@ def find_reference(run: Run, cell: CellRecord) -> CellRecord:
     alike: dict[str, CellRecord] = {}
     for other in run.cells.values():
         dtype, mode = other.spec.model.dtype, other.spec.engine.mode
-        if dtype in UNQUANTISED and other.good_trials() and _reads(other) == _reads(cell):
-            if dtype not in alike or mode == cell.spec.engine.mode:
-                alike[dtype] = other
+        is_alike = dtype in UNQUANTISED and other.good_trials() and _reads(other) == _reads(cell)
+        if is_alike and (dtype not in alike or mode == cell.spec.engine.mode):
+            alike[dtype] = other
     found = first_unquantised(alike, cell, run.device)
     if found is None:
         raise UndefinedError(t("the run has no cell of the same weights unquantised"))

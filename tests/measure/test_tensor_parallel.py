@@ -160,8 +160,9 @@ class TestPair:
 
 def test_a_compiled_model_is_split_too(folder: Path) -> None:
     with opened(split(request(mode="compiled", folder=folder))) as engine:
+        before = engine.graphs_compiled  # of the whole process, in which other tests may have compiled
         prepared = engine.prepare(work())
-        assert prepared.compile_s is not None and 1 == engine.graphs_compiled
+        assert before is not None and prepared.compile_s is not None and before + 1 == engine.graphs_compiled
         assert tokens_of_one(request(folder=folder)) == run(engine, 23)
         found = engine.check_identity(24)
         assert found is not None and found.first_divergence is None

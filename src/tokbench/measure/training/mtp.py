@@ -123,13 +123,14 @@ class _Trainer:
         rows = torch.arange(len(self._harvest.tokens) - self._harvest.held_out, len(self._harvest.tokens))
         for part in rows.split(self.recipe.rows_per_step):
             for depth, (state, _, labels) in enumerate(self.chain(self.batch(part))):
-                kept = slice(first - 1 - depth, labels.shape[1] - self.recipe.depths + 1 + depth)
+                kept = slice(first - 1 - depth, None)  # the same places of the output at every depth
                 guess = self.parts.head(state[:, kept].to(self.parts.head.weight.dtype)).argmax(-1)
                 hits[depth] += int((guess == labels[:, kept]).sum())
                 count += guess.numel() if depth == 0 else 0
         return tuple(hit / count for hit in hits), count
 
 
+@torch.enable_grad()
 def train_head(target: Any, harvested: Harvest, recipe: Recipe, names: tuple[str, str], say: Say) -> Trained:
     """Train a head; `names` are the target's name and its `model.source`."""
     target.requires_grad_(False)

@@ -157,6 +157,7 @@ class _Pair:
         return target, draft, equal, len(starts) * width
 
 
+@torch.enable_grad()
 def train_pair(recipe: PairRecipe, texts: list[Text], device: str, say: Say) -> tuple[_Pair, Any, PairFacts]:
     """Train tokenizer, target and draft; the pair, the tokenizer, and what was seen."""
     begun = time.monotonic()

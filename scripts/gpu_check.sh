@@ -29,7 +29,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 STEPS=(doctor tests llama8b energy limit llama70b attention precision quick moe30b verify_cost speculation8b speculation70b kv context_growth v3_slice
-    moe_triple moe_wide moe_grain moe_routing moe_offload reasoning)
+    moe_triple moe_wide moe_grain moe_routing moe_offload reasoning claims)
 STEP_S=510
 LIMIT_S=${LIMIT_S:-570}
 PACK_S=30                                # left at the end of a call to close the record and to pack
@@ -146,6 +146,7 @@ step_reasoning() { # tiny shapes answer once: six lengths would all be the one t
     measure_as_written configs/reasoning-h200.yaml budget.total=7min budget.cold=1s \
         ${TINY:+zip=[]} ${TINY:+'labels={claim: hidden-tokens, thinking_tokens: "4"}'}
 }
+step_claims() { measure_as_written configs/claims-h200.yaml budget.total=7min budget.cold=1s; }
 step_quick() {
     local flags=(--quick)
     measure configs/llama.yaml Llama-3.1-8B-Instruct

@@ -43,6 +43,7 @@ class DraftScript(Script):
         weights: Literal["pretrained", "random"] = "pretrained",
         note: str | None = None,
         options: Mapping[str, Option] | None = None,
+        prompt_tokens: int = 100,
         labels: Mapping[str, str] | None = None,
     ) -> str:
         """Plan a cell, plain where no method is named; gives its id."""
@@ -56,7 +57,8 @@ class DraftScript(Script):
             speculation = SpeculationSpec(
                 method=method, gamma=gamma, accept=accept, draft=draft, options=dict(options or {})
             )
-        work = {"temperature": temperature, **({"kind": "task", "task": task} if task else {})}
+        work = {"temperature": temperature, "prompt_tokens": prompt_tokens}
+        work |= {"kind": "task", "task": task} if task else {}
         changed = {
             "speculation": speculation,
             "workload": spec.workload.model_copy(update=work),

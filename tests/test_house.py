@@ -136,8 +136,14 @@ def test_a_plug_is_called_as_its_file(socket: str) -> None:
     assert module.names() == [module.load_plug(name).DESCRIPTION.kind for name in module.names()]
 
 
-MAY_CATCH_ALL = {"measure/worker.py", "measure/sampler.py", "cli/metering.py", "cli/app.py"}
-"""The boundaries to what others wrote: an engine's process, a meter's library, and whatever reaches the terminal."""
+MAY_CATCH_ALL = {
+    "measure/worker.py",
+    "measure/sampler.py",
+    "cli/metering.py",
+    "cli/app.py",
+    "cli/report_faults.py",
+}
+"""The boundaries: an engine's process, a meter's library, whatever reaches the terminal, and a report beside a run."""
 
 
 def catches_all(node: ast.ExceptHandler) -> bool:
@@ -145,14 +151,14 @@ def catches_all(node: ast.ExceptHandler) -> bool:
     return any(name is None or (isinstance(name, ast.Name) and name.id == "Exception") for name in names)
 
 
-def test_every_exception_is_caught_at_three_boundaries_only() -> None:
+def test_every_exception_is_caught_at_the_boundaries_only() -> None:
     found = {
         relative(path)
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ExceptHandler) and catches_all(node)
     }
-    assert MAY_CATCH_ALL >= found, "catch the narrowest type (style, 21)"
+    assert MAY_CATCH_ALL == found, "catch the narrowest type (style, 21)"
 
 
 def test_no_file_is_a_drawer() -> None:

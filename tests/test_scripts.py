@@ -41,6 +41,7 @@ GPU_STEPS = [
     "moe_routing",
     "moe_offload",
     "reasoning",
+    "claims",
 ]
 
 

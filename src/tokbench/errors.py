@@ -3,6 +3,7 @@
     TokbenchError
     ├── SpecError    2  what the user asked for cannot be read: file, line, key, what to do
     ├── PlugError    3  unknown plug, missing package (names the extra), no such device, busy device
+    │   └── NotFetchedError  a plan fetches nothing, and knows no shape of a model that a run would fetch
     ├── TrialError   1  a trial failed: recorded, the run goes on, and ends with 1
     ├── RecordError  4  a run cannot be read, written or extended
     └── DataError    5  a data row is wrong: file, row, field
@@ -82,6 +83,10 @@ class PlugError(TokbenchError):
     """An engine, meter, experiment or device is unknown, missing or not usable here."""
 
     exit_code = ExitCode.PLUG
+
+
+class NotFetchedError(PlugError):
+    """Of a model that is not on this disk nothing is known before a run fetches it."""
 
 
 class TrialError(TokbenchError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from tokbench.cli import claim_running
 from tokbench.cli.more import register
-from tokbench.errors import RecordError, SpecError
+from tokbench.errors import NotFetchedError, RecordError, SpecError
 from tokbench.record.store import EVENTS_FILE
 
 app = typer.Typer()
@@ -127,3 +130,32 @@ def test_only_what_is_asked_for_is_run(here: Path) -> None:
 def test_options_of_a_run_without_a_run_are_refused(here: Path) -> None:
     error = CliRunner().invoke(app, ["claims", "--yes"]).exception
     assert isinstance(error, SpecError)
+
+
+def test_weights_that_a_run_would_fetch_keep_no_config_from_running(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan fetches nothing: of a GPU with a network it was said that precision-quality-h200 cannot run there."""
+
+    def bind(*_: object) -> None:
+        raise NotFetchedError("`hf:nobody/nothing` is not on this disk")
+
+    monkeypatch.setattr(claim_running, "bind", bind)
+    output = claims().output
+    assert "configs/slow.yaml: to be run: weights to be fetched first, at most 1 min" in output
+    assert "configs/large-h200.yaml: cannot run here: made for a large GPU" in output
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_question_never_stands_in_the_json(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    asked = []
+
+    def confirm(text: str, *, err: bool) -> bool:
+        asked.append(err)
+        return False
+
+    monkeypatch.setattr(typer, "confirm", confirm)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    step = claim_running.Step(Path("a.yaml"), ("claim",), Path("out"), 1, 60.0)
+    assert not claim_running.is_agreed([step], Console(stderr=as_json), is_said=False)
+    assert [as_json] == asked

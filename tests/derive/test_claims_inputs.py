@@ -12,6 +12,7 @@ from builders import Script
 from claims_builders import claim, evidence_of, verdict_on
 from report_builders import figure
 from scripted_facts import CPU, GPU
+from tokbench.derive.claims.beneath import find_beneath
 from tokbench.derive.claims.evidence import Evidence, Resolved, load_evidence
 from tokbench.derive.claims.intervals import Interval
 from tokbench.derive.claims.resolving import resolve_inputs
@@ -22,6 +23,7 @@ from tokbench.derive.evaluate import evaluate
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.published.facts import Fact
 from tokbench.derive.published.prices import RentPrice
+from tokbench.derive.repetitions import ByPrompt, ByWorker
 from tokbench.errors import DataError
 from tokbench.record.catalog import DeviceRow, PeakTflops, find_model
 
@@ -330,6 +332,26 @@ def test_a_sweep_over_two_devices_is_no_series(tmp_path: Path) -> None:
     assert isinstance(resolved(measured("condition.static_batch", by="static_batch"), both).value, Series)
 
 
+def test_a_sweep_made_at_scale_on_one_device_is_that_devices(tmp_path: Path) -> None:
+    """With the records of configs/moe.yaml and moe-h200.yaml, granularity was untested, though its command was run."""
+    cells = []
+    for name, device, parameters, step_s in (("gpu", GPU, 8_030_261_248, 0.01), ("cpu", CPU, 135_000_000, 1.0)):
+        script = Script(device=device)
+        for rows in (1, 4):
+            cell_id = script.cell(static_batch=rows, parameters=parameters, labels={"kind": "swept"})
+            for index in range(3):
+                script.trial(cell_id, step_s=step_s * (1 + 0.01 * index), worker=f"worker-{rows}-{index}")
+        cells += run(tmp_path, script, name).results
+    for both in (evidence_of(results=tuple(cells)), evidence_of(results=tuple(reversed(cells)))):
+        for metric in ("TPOT", "condition.static_batch"):
+            item = resolved(measured(metric, by="static_batch"), both)
+            assert isinstance(item.value, Series)
+            assert ["1", "4"] == sorted(key for key, _, _ in item.value.entries)
+            assert {"gpu"} == {source.name.split()[0] for source in item.sources}
+            assert 2 == len(item.left_out) == sum("cpu" in text and "larger model" in text for text in item.left_out)
+    assert "several devices" in reason(resolved(measured(by="label.kind"), evidence_of(results=tuple(cells))))
+
+
 def test_the_scale_and_the_labels_of_a_measurement_stay_with_the_verdict(tmp_path: Path) -> None:
     row_of = claim({"x": measured()}, "x > q(1, 'ms')", "x < q(1, 'ms')", needs="tokbench run x.yaml")
     random = verdict_on(row_of, sweep(tmp_path, weights="random"))
@@ -393,6 +415,15 @@ def test_labels_and_experiments_select_cells(tmp_path: Path) -> None:
     evidence = sweep(tmp_path, labels={"family": "moe"})
     for select, count in (({"label.family": "moe"}, 2), ({"label.family": "dense"}, 0), ({"experiment": "none"}, 2)):
         assert count == len(resolved(measured(select=select), evidence).sources)
+
+
+@pytest.mark.parametrize("values", [ByPrompt((0.1, 0.2, 0.3)), ByWorker.of([("w", 1.0), ("w", 2.0), ("v", 3.0)])])
+def test_values_of_prompts_and_of_energy_trials_are_no_repetitions(tmp_path: Path, values: tuple[float, ...]) -> None:
+    """Three prompts of a cell with three repetitions stood as one value each."""
+    (result,) = sweep(tmp_path).results
+    cell = dataclasses.replace(result.cells[0], repetitions={"plain": (1.0, 2.0, 3.0), "other": values})
+    assert [1.0, 2.0, 3.0] == [one.value for one in find_beneath(result, cell, "plain").repetitions]
+    assert [None] * 3 == [one.value for one in find_beneath(result, cell, "other").repetitions]
 
 
 def test_two_inputs_with_conditions_are_contrasted(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tokbench.derive.metrics import catalog
 from tokbench.derive.report.document import Section, Table
 from tokbench.derive.report.lossless_section import lossless_sections
 from tokbench.derive.report.write import NO_EXTRAS, _find, _gather
-from tokbench.record.observations import ExperimentPoint
+from tokbench.record.observations import ExperimentPoint, FactsRead, PromptsStaged
 from tokbench.stats import Estimate
 
 METRICS = (
@@ -30,13 +30,22 @@ METRICS = (
 SAME, OTHER = {"5 1 1": 60, "5 2 2": 40}, {"5 1 1": 20, "5 2 2": 80}
 
 
-def script(*repetitions: dict[str, object]) -> Script:
+def script(*repetitions: dict[str, object], dtype: str = "float32") -> Script:
     """A cell with a repetition for each: `greedy`, `lossy`, `batch` as (matched of 8, gap), and draws by arm."""
     made = Script()
     cell_id = made.cell()
+    made.events = [
+        event.model_copy(update={"engine": event.engine.model_copy(update={"dtype": dtype})})
+        if isinstance(event, FactsRead) and event.engine is not None
+        else event
+        for event in made.events
+    ]
     for repetition in repetitions:
         trial_id = made.trial(cell_id)
         finished = made.events.pop()
+        if "prompts" in repetition:
+            names = str(repetition["prompts"]).split()
+            made.add(PromptsStaged(trial_id=trial_id, task="edit", sha256="cd" * 32, prompt_ids=tuple(names)))
         for check, found in repetition.items():
             rows = found if isinstance(found, list) else []
             for row, (matched, gap) in enumerate(rows):
@@ -79,7 +88,8 @@ def greedy(*matched: int, lossy: int = 3, gap: float | None = None) -> dict[str,
 
 
 def test_shares_are_exact_counts_over_all_repetitions(tmp_path: Path) -> None:
-    found = metrics(tmp_path, greedy(8, 8, 8), greedy(8, 2, 8, gap=0.25))
+    first, second = {"prompts": "a b c"}, {"prompts": "d e f"}
+    found = metrics(tmp_path, first | greedy(8, 8, 8), second | greedy(8, 2, 8, gap=0.25))
     assert (5 / 6, 6, "exact", None) == (
         value(found["greedy_match_ratio"]),
         *(getattr(found["greedy_match_ratio"], name) for name in ("n", "statistic", "low")),
@@ -87,6 +97,36 @@ def test_shares_are_exact_counts_over_all_repetitions(tmp_path: Path) -> None:
     assert (1 / 6, 0.0, 1.0) == tuple(
         value(found[name]) for name in ("untied_mismatch_ratio", "lossy_greedy_match_ratio", "batch_match_ratio")
     )
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["of a frozen set", "the same in every repetition"])
+def test_a_prompt_that_comes_round_again_is_one_prompt(tmp_path: Path, named: bool) -> None:
+    """By its worst repetition: 33 prompts worked through twice bound a change as 33 do, and not as 66."""
+    names = {"prompts": "a b c"} if named else {}
+    repetitions = (greedy(8, 2, 8, gap=1e-6), greedy(8, 4, 8, gap=0.25), greedy(8, 8, 8))
+    found = metrics(tmp_path, *(names | repetition for repetition in repetitions))
+    assert isinstance(found["greedy_match_ratio"], Estimate)
+    assert (2 / 3, 3) == (found["greedy_match_ratio"].value, found["greedy_match_ratio"].n)
+    assert 1 / 3 == value(found["untied_mismatch_ratio"])
+
+
+def test_in_fewer_bits_no_tie_is_told(tmp_path: Path) -> None:
+    """Logits of bfloat16 that lie 0.125 apart are neighbours, and rounding puts either first."""
+    for folder, repetition in (("parted", greedy(8, 2, gap=0.125)), ("whole", greedy(8, 8))):
+        (tmp_path / folder).mkdir()
+        results = evaluate(script(repetition, dtype="bfloat16").run(tmp_path / folder), "run")
+        found = value(results.cells[0].metrics["untied_mismatch_ratio"])
+        material = _gather(_find([results], (), ()), (), (), NO_EXTRAS)
+        [section] = lossless_sections(material)
+        table = next(block for block in section.blocks if isinstance(block, Table))
+        if folder == "whole":
+            assert 0.0 == found and "unchanged, and the lossy rule was found" == table.rows[0][-1].text
+            continue
+        assert "in bfloat16 rounding parts more than ties" in str(found)
+        assert "differs, as rounding may: see another batch" == table.rows[0][-1].text
+        assert (
+            "they part behind 2 to 2 tokens, where the two best logits lie 0.12 to 0.12 apart" == table.rows[0][2].note
+        )
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(1e-5, 0.0), (1e-4, 1 / 3), (3.0, 1 / 3)])
@@ -106,9 +146,9 @@ def test_without_the_experiment_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_the_least_p_of_all_prefixes(tmp_path: Path) -> None:
-    first = {**greedy(8), "plain": SAME, "speculative": SAME, "lossy": [(3, 0.5)]}
-    second = {**greedy(8), "plain": SAME, "speculative": {"5 1 1": 50, "5 2 2": 50}}
-    found = metrics(tmp_path, first, second)
+    first = {"prompts": "a", **greedy(8), "plain": SAME, "speculative": SAME, "lossy": [(3, 0.5)]}
+    second = {"prompts": "b", **greedy(8), "plain": SAME, "speculative": {"5 1 1": 50, "5 2 2": 50}}
+    found = metrics(tmp_path, first, second, second)  # the same prefix again has the same draws
     expected = stats.chi2_contingency([[60, 40], [50, 50]], correction=False, lambda_="log-likelihood").pvalue
     assert pytest.approx(expected) == value(found["sampled_p_value"])
     assert isinstance(found["sampled_p_value"], Estimate) and 2 == found["sampled_p_value"].n

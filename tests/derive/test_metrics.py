@@ -448,7 +448,7 @@ def test_jitter_needs_a_hundred_steps_and_pools_repetitions(tmp_path: Path) -> N
 
 
 def test_every_metric_is_tested_here() -> None:
-    """A new metric needs a case by hand and an undefined one here, in another `test_metrics*.py` or its laboratory's."""
+    """A new metric needs a case by hand and an undefined one here, in a `test_metrics*.py` or in its laboratory's."""
     folder = Path(__file__).parent
     places = (*folder.glob("test_metrics*.py"), folder / "test_lossless.py")
     text = "".join(path.read_text(encoding="utf-8") for path in places)

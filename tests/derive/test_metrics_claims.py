@@ -56,12 +56,19 @@ def linked(folder: Path, windows: Sequence[tuple[str, float]], cut: str = "tenso
     return cell
 
 
-@pytest.mark.parametrize("cut", ["tensor", "pipeline"])
-def test_a_link_costs_what_it_adds_to_the_work_between_exchanges(tmp_path: Path, cut: str) -> None:
+@pytest.mark.parametrize(
+    ("cut", "kept", "other"),
+    [
+        ("tensor", "tensor_link_kept_ratio", "pipeline_link_kept_ratio"),
+        ("pipeline", "pipeline_link_kept_ratio", "tensor_link_kept_ratio"),
+    ],
+)
+def test_a_link_costs_what_it_adds_to_the_work_between_exchanges(
+    tmp_path: Path, cut: str, kept: str, other: str
+) -> None:
     cell = linked(tmp_path, WINDOWS, cut)
-    other = {"tensor": "pipeline", "pipeline": "tensor"}[cut]
-    assert pytest.approx(0.8) == value_of(cell, f"{cut}_link_kept_ratio")
-    assert "no experiment of a link" in reason_of(cell, f"{other}_link_kept_ratio")
+    assert pytest.approx(0.8) == value_of(cell, kept)
+    assert "no experiment of a link" in reason_of(cell, other)
 
 
 def test_a_link_has_no_cost_without_its_free_windows(tmp_path: Path) -> None:
@@ -70,6 +77,12 @@ def test_a_link_has_no_cost_without_its_free_windows(tmp_path: Path) -> None:
 
 def test_a_step_that_is_nothing_but_exchange_tells_no_cost(tmp_path: Path) -> None:
     cell = linked(tmp_path, [("free", 0.01), ("delayed", 0.02), ("exchanges alone", 0.01)])
+    assert "took as long as the steps" in reason_of(cell, "tensor_link_kept_ratio")
+
+
+def test_delayed_steps_that_are_nothing_but_exchange_tell_none_either(tmp_path: Path) -> None:
+    """The report ended with a ZeroDivisionError."""
+    cell = linked(tmp_path, [("free", 0.02), ("delayed", 0.01), ("exchanges alone", 0.01)])
     assert "took as long as the steps" in reason_of(cell, "tensor_link_kept_ratio")
 
 

@@ -13,7 +13,9 @@ from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.metrics import catalog
 from tokbench.record.catalog import find_model
 from tokbench.record.facts import EngineFacts
-from tokbench.record.observations import CellPrepared, FactsRead
+from tokbench.record.observations import CellPlanned, CellPrepared, FactsRead
+from tokbench.record.spec import CellSpec
+from tokbench.record.sweep import make_cell
 from tokbench.stats import Estimate
 
 LATENT = dict(find_model("kv-mla").config)
@@ -53,6 +55,27 @@ def test_latent_attention_is_counted_as_it_is_kept(tmp_path: Path, kernel: str, 
     assert shape.experts is None  # no layer of it has any
     read = arithmetic.bytes_read_per_step(shape, "bfloat16", 1, 104)
     assert read.weights + 104 * 8 * elements * 2 == value_of(cell, "bytes_read_per_step")
+
+
+def test_a_file_in_types_of_its_own_has_no_bytes_of_a_step_and_no_formula(tmp_path: Path) -> None:
+    """`gguf` is no type of activations: a reason, where once a whole report ended."""
+    script = Script()
+    cell_id = script.cell(prompt_tokens=102)
+    script.prepare(cell_id, cache_rows=128, kv_bytes=128 * GQA_BYTES)
+    script.trial(cell_id)
+    planned = next(event for event in script.events if isinstance(event, CellPlanned))
+    spec = CellSpec.model_validate_json(planned.resolved)
+    made = make_cell(spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": "gguf"})}))
+    changed = {"cell_id": made.cell_id, "resolved": made.resolved_json()}
+    script.events[script.events.index(planned)] = planned.model_copy(update=changed)
+    script.events = [
+        event.model_copy(update={"cell_id": made.cell_id}) if getattr(event, "cell_id", "") == cell_id else event
+        for event in script.events
+    ]
+    cell = only_cell(script, tmp_path)
+    assert GQA_BYTES == value_of(cell, "kv_bytes_per_token")
+    for name in ("predicted_kv_bytes_per_token", "bytes_read_per_step", "roofline_decode_tokens_per_s"):
+        assert isinstance(cell.metrics[name], Missing), name
 
 
 def prepared_with(script: Script, cell_id: str, kernel: str, kv_bytes: int) -> CellPrepared:

@@ -30,7 +30,7 @@ def test_positive_losses_are_not_averaged_by_logarithms(tmp_path: Path) -> None:
     reference, narrow = lab.cell(), lab.cell("int4")
     lab.read(reference, [3.0, 3.0])
     lab.read(narrow, [3.3, 12.0])  # 0.1 and 3: a geometric mean would say 0.55
-    assert estimate_of(lab.results(tmp_path)[narrow]).value == pytest.approx(1.55)
+    assert estimate_of(lab.results(tmp_path)[narrow], "added_nll_nats").value == pytest.approx(1.55)
 
 
 def test_chunks_are_paired_by_their_place_and_not_by_their_order(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_without_a_reference_or_with_other_chunks_there_is_no_loss(tmp_path: Pat
     lab.read(narrow, [3.0, 3.0])
     lab.trial(plain, [])
     found = lab.results(tmp_path / "alone")
-    assert "the run has no cell of the same weights unquantised" == reason_of(found[narrow])
+    assert "the run has no cell of the same weights unquantised" == reason_of(found[narrow], "added_nll_nats")
     assert "the cell has no experiment nll" == reason_of(found[plain])
 
     lab = Lab()

@@ -11,10 +11,11 @@ from speculation_builders import DraftScript
 from tokbench.arithmetic import tokens_per_round
 from tokbench.derive.codes import Code
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
+from tokbench.derive.repetitions import SharesByPrompt
 from tokbench.derive.speculation.pairing import CostSources, cost_sources
 from tokbench.record.observations import ExperimentPoint, SpeculationRounds, StepTrace
 from tokbench.record.spec import ModelSpec
-from tokbench.stats import Estimate
+from tokbench.stats import Estimate, estimate_plain
 
 ACCEPTED = (4, 0, 2, 1)
 """Of four drafts each: 5 + 1 + 3 + 2 tokens, the 11 that come after the first of 12."""
@@ -240,8 +241,9 @@ def test_the_verify_cost_comes_from_the_experiment_where_there_is_one(tmp_path: 
                     window_id=f"{trial_id}/experiment/m{m}",
                     experiment="verify_cost",
                     settings={"m": m},
-                    duration_s=seconds,
+                    duration_s=3 * seconds,
                     stamped_by="script",
+                    values={"passes": 3},
                 )
             )
     cells = evaluated(script, tmp_path)
@@ -249,6 +251,46 @@ def test_the_verify_cost_comes_from_the_experiment_where_there_is_one(tmp_path: 
     assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(cells[cell_id], "predicted_speedup_x"))
     run = script.run(tmp_path)
     assert CostSources("rounds", "apart") == cost_sources(run, run.cells[cell_id])
+
+
+def probe_verifying(script: DraftScript, cell_id: str, passes: int, times: dict[int, float]) -> None:
+    """A repetition of the experiment, each window of so many passes; seconds of one pass by m."""
+    trial_id = script.plain(cell_id, block=0)
+    for m, seconds in times.items():
+        script.add(
+            ExperimentPoint(
+                trial_id=trial_id,
+                window_id=f"{trial_id}/experiment/m{m}",
+                experiment="verify_cost",
+                settings={"m": m},
+                duration_s=passes * seconds,
+                stamped_by="script",
+                values={"passes": passes},
+            )
+        )
+
+
+def test_a_verify_cost_is_of_one_pass_paired_within_a_repetition(tmp_path: Path) -> None:
+    """Two repetitions at different paces, windows of 2 and of 6 passes: v(5) is 1.4 in both."""
+    script = DraftScript()
+    plain, cell_id, probed = script.plan(), script.plan("prompt_lookup"), script.plan(experiment="verify_cost")
+    script.plain(plain, block=0)
+    script.rounds(cell_id, ACCEPTED, block=0)
+    probe_verifying(script, probed, 2, {1: 0.010, 5: 0.014})
+    probe_verifying(script, probed, 6, {1: 0.020, 5: 0.028})
+    probe_verifying(script, probed, 6, {1: 0.080})
+    assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(evaluated(script, tmp_path)[cell_id], "predicted_speedup_x"))
+
+
+def test_a_verify_cost_is_that_at_the_same_prompt_length_where_there_is_one(tmp_path: Path) -> None:
+    script = DraftScript()
+    plain, cell_id = script.plan(), script.plan("prompt_lookup")
+    deeper, alike = script.plan(experiment="verify_cost", prompt_tokens=900), script.plan(experiment="verify_cost")
+    script.plain(plain, block=0)
+    script.rounds(cell_id, ACCEPTED, block=0)
+    probe_verifying(script, deeper, 2, {1: 0.010, 5: 0.050})
+    probe_verifying(script, alike, 2, {1: 0.010, 5: 0.014})
+    assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(evaluated(script, tmp_path)[cell_id], "predicted_speedup_x"))
 
 
 def test_bytes_of_a_step_say_nothing_of_drafted_tokens(tmp_path: Path) -> None:
@@ -269,3 +311,11 @@ def test_conditions_tell_replay_and_a_lossy_rule(tmp_path: Path) -> None:
     cells = evaluated(script, tmp_path)
     assert ("replay", "replay") == (cells[replayed].conditions.weights, cells[replayed].conditions.speculation)
     assert ("pretrained", "early_exit, top3") == (cells[lossy].conditions.weights, cells[lossy].conditions.speculation)
+
+
+def test_the_interval_of_a_share_ends_where_shares_do() -> None:
+    values = SharesByPrompt((0.0, 0.9))
+    found = estimate_plain(values, "", values.limits)
+    assert (found.low, found.value, found.high) == (0.0, 0.45, 1.0)
+    free = estimate_plain(values, "")
+    assert free.low is not None and free.high is not None and free.low < 0 and free.high > 1

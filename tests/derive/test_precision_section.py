@@ -13,6 +13,7 @@ from tokbench.derive.evaluate import Results, evaluate
 from tokbench.derive.quality.precisions import find_precisions
 from tokbench.derive.report.write import write_report
 from tokbench.record.catalog import find_model
+from tokbench.record.observations import FactsRead
 from tokbench.record.run import read_run
 
 NATIVE = {"native_dtype": "bfloat16"}
@@ -65,6 +66,19 @@ def test_weights_that_were_quantised_before_are_plumbing(tmp_path: Path) -> None
     assert "Plumbing only, no verdict" in text and "(label native_dtype: q4_1)" in text
     assert "loses foresight" not in text
     assert any("| plumbing only |" in line for line in text.splitlines() if "| int4" in line)
+
+
+def test_weights_that_the_record_knows_as_dequantised_are_plumbing_whatever_the_label_says(tmp_path: Path) -> None:
+    lab = ladder(NATIVE)
+    note = {"note": "dequantised from Q4_1 GGUF of the package"}
+    lab.script.events = [
+        event.model_copy(update={"model": event.model.model_copy(update=note)})
+        if isinstance(event, FactsRead) and event.model is not None
+        else event
+        for event in lab.script.events
+    ]
+    text = report(results_of(lab, tmp_path / "run"), tmp_path / "report")
+    assert "Plumbing only, no verdict" in text and "loses foresight" not in text
 
 
 def test_cells_of_one_type_or_without_a_text_have_no_such_section(tmp_path: Path) -> None:

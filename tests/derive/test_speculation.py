@@ -15,7 +15,8 @@ from tokbench.arithmetic import tokens_per_round
 from tokbench.derive.bounds import find_bounds
 from tokbench.derive.codes import Code
 from tokbench.derive.decision.sweeps import Barred, why_barred
-from tokbench.derive.evaluate import CellResult, evaluate
+from tokbench.derive.evaluate import CellResult, Missing, evaluate
+from tokbench.derive.pairs import paired_ratio
 from tokbench.derive.published import load_published
 from tokbench.derive.repetitions import UndefinedError
 from tokbench.derive.speculation.found import Crossing, find_speculation
@@ -161,6 +162,31 @@ def test_acceptance_by_position_counts_rounds_that_got_so_far(tmp_path: Path) ->
     script.rounds(cell_id, ACCEPTED, drafted=[(4, 4, 4, 2)])
     found = acceptance_at_position(script.run(tmp_path).cells[cell_id])
     assert [(4, 3), (3, 2), (2, 1), (1, 1)] == found
+
+
+def test_a_prompt_that_comes_round_again_counts_once(tmp_path: Path) -> None:
+    """Greedy: ten repetitions of one prompt are ten times the same rounds, and no surer a test."""
+    script = DraftScript()
+    cell_id = script.plan("prompt_lookup", task="edit")
+    for _ in range(10):
+        script.rounds(cell_id, ACCEPTED, prompts=["edit-1"])
+    script.rounds(cell_id, (4, 4, 0), prompts=["edit-2"])
+    cell = script.run(tmp_path).cells[cell_id]
+    assert [(7, 5), (5, 4), (4, 3), (3, 3)] == acceptance_at_position(cell)
+    assert (2, 1, 1, 0, 3) == find_run_lengths(cell).seen
+
+
+def test_prompts_are_not_taken_for_repetitions_of_blocks(tmp_path: Path) -> None:
+    """Two prompts and two repetitions: as many values as trials, and none of them belongs to a block."""
+    script = DraftScript()
+    first, second = script.plan("prompt_lookup", static_batch=2), script.plan("early_exit", static_batch=2)
+    for block in (0, 1):
+        script.rounds(first, ACCEPTED, (4, 4, 0), block=block)
+        script.rounds(second, ACCEPTED, (4, 4, 0), block=block)
+    cells = cells_of(script, tmp_path)
+    assert 2 == len(cells[first].repetitions["acceptance_alpha"]) == len(cells[first].record.good_trials())
+    assert isinstance(paired_ratio(cells[first], cells[second], "acceptance_alpha"), Missing)
+    assert isinstance(paired_ratio(cells[first], cells[second], "decode_tokens_per_s"), Estimate)
 
 
 def test_a_loop_is_few_distinct_four_grams(tmp_path: Path) -> None:

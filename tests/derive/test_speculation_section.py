@@ -11,7 +11,9 @@ from report_builders import FIGURES, VENDORS
 from speculation_builders import DraftScript
 from tokbench.derive.evaluate import evaluate
 from tokbench.derive.published import PublishedFigure, load_published
+from tokbench.derive.report.speculation_figures import _acceptance_lines
 from tokbench.derive.report.write import Extras, write_report
+from tokbench.derive.speculation.found import find_speculation
 from tokbench.record.run import Run
 
 ACCEPTED = (4, 0, 2, 1)
@@ -150,6 +152,29 @@ def test_figures_are_drawn_where_there_is_data(tmp_path: Path) -> None:
         assert f"figures/{name}" in text
         assert (tmp_path / "report" / "figures" / name).stat().st_size > 10_000
     assert "the speed-up falls below 1 between static batch 1 and 4" in text
+
+
+def test_cells_that_differ_in_an_option_of_the_drafts_have_names_of_their_own(tmp_path: Path) -> None:
+    script = DraftScript()
+    for layers in (10, 20):
+        both(script, "early_exit", options={"layers": layers})
+    text = section(report(script.run(tmp_path), tmp_path))
+    for layers in (10, 20):
+        assert f"drafts by early_exit (layers {layers}), gamma 4" in text
+
+
+def test_a_line_of_the_acceptance_figure_holds_one_way_of_drafting(tmp_path: Path) -> None:
+    """Early exits at other layers are no one line, and replayed acceptance is none at all."""
+    script = DraftScript()
+    for layers, accepted in ((10, 0), (20, 4)):
+        cell_id = script.plan("early_exit", options={"layers": layers}, task="edit", output_tokens=61)
+        rounds = (accepted,) * (60 // (accepted + 1))
+        script.rounds(cell_id, rounds, prompts=["edit-1"])
+    script.rounds(script.plan("replay", output_tokens=61), (4,) * 12)
+    found = find_speculation([evaluate(script.run(tmp_path), "run")], ())
+    lines = _acceptance_lines(found.cells)
+    names = [f"drafts by early_exit (layers {layers}), gamma 4, edit" for layers in (10, 20)]
+    assert {names[0]: [(60, 0), (0, 0), (0, 0), (0, 0)], names[1]: [(12, 12)] * 4} == lines
 
 
 def test_every_other_place_names_the_drafts_of_a_cell(tmp_path: Path) -> None:

@@ -86,6 +86,29 @@ def test_another_type_and_missing_weights_are_refused() -> None:
         load_arrays(asked(weights="pretrained"))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_are_read_in_the_type_that_their_file_has(tmp_path: Path, dtype: str) -> None:
+    """NumPy has no bfloat16, which most published weights are stored in: it ended in a TypeError."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = {**CONFIG, "tie_word_embeddings": False}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**config), dtype=getattr(torch, dtype))
+    model.save_pretrained(tmp_path)
+    arrays = read_arrays(read_shape(config, "jax"), tmp_path)
+    assert np.array_equal(model.lm_head.weight.detach().float().numpy(), arrays.head)
+    assert np.array_equal(model.model.layers[1].mlp.down_proj.weight.detach().float().numpy(), arrays.layers[1]["down"])
+    assert {np.dtype(np.float32)} == {array.dtype for layer in arrays.layers for array in layer.values()}
+
+
+def test_a_type_that_numpy_cannot_widen_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"model.norm.weight": torch.zeros(2, dtype=torch.float8_e4m3fn)}, str(tmp_path / "m.safetensors"))
+    with pytest.raises(PlugError, match=r"model\.norm\.weight is stored as F8_E4M3"):
+        read_arrays(read_shape(CONFIG, "jax"), tmp_path)
+
+
 class InNumpy:
     """A computation without a cache of its own: it keeps the ids of each row, as far as they are in the cache."""
 

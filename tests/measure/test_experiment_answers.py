@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,15 @@ def test_a_sheet_that_is_not_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         tasks()
     monkeypatch.undo()
     questions._read.cache_clear()
+
+
+def test_the_advice_that_comes_with_weights_bends_no_greedy_token(tmp_path: Path) -> None:
+    """Qwen2.5 brings repetition_penalty 1.1, which `generate` follows with do_sample=False too."""
+    folder = write_byte_model(tmp_path)
+    advice = {"do_sample": True, "repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "eos_token_id": END}
+    (folder / "generation_config.json").write_text(json.dumps(advice), encoding="utf-8")
+    engine = TransformersEngine(request(folder=folder))
+    engine.prepare(work())
+    found = engine.check_identity(24)
+    assert found is not None and found.first_divergence is None
+    assert END == engine.model.generation_config.eos_token_id

@@ -17,7 +17,7 @@ pytest.importorskip("torchao")
 from byte_models import write_byte_model  # noqa: E402
 from scripted_measure import engine_request  # noqa: E402
 from tiny_engines import request, work  # noqa: E402
-from tokbench.errors import PlugError  # noqa: E402
+from tokbench.errors import PlugError, TrialError  # noqa: E402
 from tokbench.measure.engines.fake import open_engine as open_fake  # noqa: E402
 from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: E402
 from tokbench.measure.experiments import nll  # noqa: E402
@@ -88,6 +88,15 @@ def test_a_repetition_gives_the_same_nats_and_leaves_the_cell_as_it_was(folder: 
     engine.prefill()
     list(engine.decode(3))
     assert before == engine.output_tokens()
+
+
+def test_numbers_that_overflow_fail_the_repetition(folder: Path) -> None:
+    """A NaN was written as `null`, and the record of the whole run could not be read any more."""
+    engine = opened(folder)
+    with torch.no_grad():
+        engine.model.model.norm.weight.fill_(float("inf"))
+    with pytest.raises(TrialError, match="chunk 0 of quality: nan nats"):
+        points(engine)
 
 
 def test_a_compiled_engine_reads_the_same(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokbench.errors import PlugError, SpecError
+from tokbench.errors import NotFetchedError, PlugError, SpecError
 from tokbench.measure import hub, models
 from tokbench.measure.models import ResolvedModel, cache_folder, parse_source, resolve_model
 
@@ -138,7 +138,7 @@ def test_a_plan_fetches_nothing(tmp_path: Path) -> None:
     assert (planned.folder, planned.weights, planned.config["model_type"]) == (None, "pretrained", "qwen3")
     assert planned.note is not None and planned.note.startswith("not fetched yet")
     assert resolve(SMOLLM, cache=tmp_path, download=False).name == "SmolLM2-135M-Instruct"
-    with pytest.raises(PlugError, match="nothing is fetched for a plan"):
+    with pytest.raises(NotFetchedError, match="nothing is fetched for a plan"):
         resolve("hf:org/unknown", cache=tmp_path, download=False, HF_HUB_CACHE=str(tmp_path))
 
 

@@ -295,6 +295,32 @@ def test_a_replay_accepts_what_its_trace_says(tmp_path: Path) -> None:
     engine.close()
 
 
+def told_by(repetition: int, gamma: int, rounds: int) -> list[tuple[int, ...]]:
+    """What the drawn trace of a repetition accepts, round by round."""
+    trace = rules.read_trace(spec("replay", gamma=gamma, options={"alpha": 0.6}), rows=2, seed=0)
+    begun = repetition * OUTPUT
+    return [tuple(line) for line in trace[begun : begun + rounds].tolist()]
+
+
+def test_each_repetition_follows_a_part_of_the_trace_of_its_own() -> None:
+    engine = TransformersEngine(request("tiny-llama", "eager"))
+    engine.prepare(drafting("replay"))
+    for repetition in (0, 3, 1):
+        engine.draw_from(repetition)
+        assert told_by(repetition, GAMMA, 4) == [made.accepted for made in rounds_of(engine, OUTPUT - 1)[:4]]
+    assert told_by(0, GAMMA, 4) != told_by(3, GAMMA, 4)
+
+
+def test_generated_code_of_a_replay_is_tried_out_at_one_place_of_its_trace() -> None:
+    """The trace went on between two trials of the same pass, so that a compiled replay was refused on a CPU."""
+    engine = TransformersEngine(request("tiny-llama", "compiled", options={}, overrides={"num_hidden_layers": 1}))
+    prepared = engine.prepare(drafting("replay", gamma=1))
+    engine.draw_from(0)
+    assert told_by(0, 1, 8) == [made.accepted for made in rounds_of(engine, OUTPUT - 1)[:8]]
+    assert prepared.kernels_counted_by is not None
+    engine.close()
+
+
 def test_a_drawn_trace_accepts_with_its_alpha() -> None:
     trace = rules.read_trace(spec("replay", gamma=4, options={"alpha": 0.8}), rows=4, seed=1)
     stopped = int((trace < 4).sum())

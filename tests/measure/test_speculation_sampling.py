@@ -152,6 +152,21 @@ def test_drawn_tokens_follow_from_the_seed_and_differ_between_repetitions(mode: 
     assert engine.check_identity(3) is None  # `generate` would take the likeliest
 
 
+@pytest.mark.parametrize("method", ["none", "early_exit"])
+def test_a_repetition_draws_the_same_whenever_the_cell_is_visited_and_no_two_alike(method: str) -> None:
+    engine = sampled_engine()
+    work = sampled_work(4) if method == "none" else drafted_work(method, 4)
+    found = []
+    for repetitions in ((0, 1), (2, 1)):  # two visits: the cell is prepared anew at each
+        engine.prepare(work)
+        for repetition in repetitions:
+            engine.draw_from(repetition)
+            found.append(run(engine, 3))
+    first, second, third, again = found
+    assert second == again
+    assert 3 == len({first, second, third})
+
+
 def test_a_low_temperature_takes_the_likeliest_token() -> None:
     engine = sampled_engine()
     engine.prepare(dataclasses.replace(sampled_work(2), temperature=0.0))

@@ -141,6 +141,23 @@ def test_training_lowers_the_loss_and_agrees_more_than_an_untrained_head(
     assert all(not parameter.requires_grad for parameter in target.parameters())
 
 
+@torch.inference_mode()
+def test_every_depth_is_examined_at_the_same_places(target: Any, harvested: harvest.Harvest) -> None:
+    trainer = mtp._Trainer(target, harvested, mtp.Recipe(depths=3, rows_per_step=3))
+    asked = list[int]()
+    head = trainer.parts.head
+
+    def counted(state: Any) -> Any:
+        asked.append(state.shape[0] * state.shape[1])
+        return head(state)
+
+    counted.weight = head.weight  # type: ignore[attr-defined]
+    trainer.parts = trainer.parts._replace(head=counted)
+    shares, count = trainer.agreement()
+    assert (3, harvested.held_out * (20 - 8)) == (len(shares), count)  # of 20 tokens 8 are the prompt
+    assert [count] * 3 == [sum(asked[depth::3]) for depth in range(3)]
+
+
 def test_the_same_seed_trains_the_same_head(target: Any, harvested: harvest.Harvest) -> None:
     recipe = mtp.Recipe(steps=3, depths=1, scored_places=64)
     first, second = (mtp.train_head(target, harvested, recipe, ("t", "s"), silent).head for _ in range(2))
@@ -195,6 +212,7 @@ def test_a_pair_is_saved_as_models_in_bfloat16_that_say_what_they_are(pair: tupl
     [
         ({"what": "mpt"}, "'mpt' is nothing that can be trained here"),
         ({"what": "mtp"}, "a head is trained for one model"),
+        ({"model": "shape:tiny-llama", "dtype": "float33"}, "float32"),
         ({"what": "pair"}, "a pair needs a folder"),
         ({"what": "pair", "out": Path("x"), "model": "shape:tiny-llama"}, "a pair is trained from nothing"),
         ({"what": "pair", "out": Path("x"), "size": "huge"}, "there is no size 'huge'"),

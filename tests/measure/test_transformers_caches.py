@@ -115,6 +115,34 @@ def test_the_fastest_attention_over_the_cells_own_cache_is_taken(
     assert [(2, 6, 1, 8, 2, 8)] * 2 * len(cache.layers) == seen
 
 
+class Attending:
+    """As much of a model as choosing a kernel asks for: twelve query heads to three key heads."""
+
+    def __init__(self, name: str) -> None:
+        self.config = LlamaConfig(num_attention_heads=12, num_key_value_heads=3)
+        self.set_attn_implementation(name)
+
+    def set_attn_implementation(self, name: str) -> None:
+        self.config._attn_implementation = name
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sdpa_gqa", "split_gqa"), ("eager", "eager")])
+def test_a_model_takes_the_fastest_for_a_token_with_its_drafts(
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def found(cache: object, queries: int, filled: int, timer: object) -> tuple[str, str]:
+        asked.append((queries, filled))
+        return "split_gqa", "timed"
+
+    monkeypatch.setattr(attention_choice, "fastest_attention", found)
+    model = Attending(name)
+    notes = attention_choice.take_fastest(model, None, 6, 100)
+    assert expected == model.config._attn_implementation
+    assert ([(4 * 6, 100)], ("timed",)) == (asked, notes) if expected == "split_gqa" else ([], ()) == (asked, notes)
+
+
 class ScriptedEvent:
     """A device event on a clock of milliseconds that the test sets; `elapsed_time` is a 32-bit float as in CUDA."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import random
 import statistics
 from typing import Any
@@ -146,8 +148,9 @@ def test_touches_are_what_the_experts_are_given(shape: str) -> None:
     assert all(len(counts) == 23 for counts in seen.values())
 
 
-def test_looking_leaves_the_cell_as_it_was() -> None:
-    found = engine(mode="compiled")
+@pytest.mark.parametrize("routing", ["own", "uniform"])
+def test_looking_leaves_the_cell_as_it_was(routing: str) -> None:
+    found = engine(mode="compiled", routing=routing)
     before, graphs = run(found, 23), found.graphs_compiled
     found.touch_experts()
 
@@ -200,6 +203,18 @@ def test_the_least_recently_used_expert_gives_way() -> None:
         copied.append(module.copied_bytes // module.expert_bytes)
 
     assert [0, 0, 0, 1, 0, 1] == copied
+
+
+def test_a_disk_without_room_for_the_experts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapped page that cannot be written ends the process by a signal."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(PlugError, match="a layer's experts need .* No space left on device") as told:
+        engine(resident_experts=0.5)
+    assert "TMPDIR" in (told.value.fix or "")
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,16 @@ from rich.console import Console
 
 from tokbench.cli import running
 from tokbench.cli.claiming import AskedClaims, judge_asked, show_claims
+from tokbench.cli.console import RunConsole
 from tokbench.cli.fetching import resolver
 from tokbench.cli.naming import check_names
 from tokbench.cli.reporting import refuse_twice
 from tokbench.derive.claims.verdicts import ClaimVerdict
-from tokbench.errors import ExitCode, RecordError, TokbenchError
+from tokbench.errors import ExitCode, NotFetchedError, RecordError, TokbenchError
 from tokbench.measure.plan import Plan, bind
 from tokbench.record.run import read_run
 from tokbench.record.store import EVENTS_FILE, read_header
-from tokbench.record.sweep import read_config
+from tokbench.record.sweep import Config, read_config
 
 RUN_COMMAND = re.compile(r"tokbench run (\S+\.yaml)")
 DEFAULT_OUT = Path("runs") / "claims"
@@ -52,9 +53,10 @@ class Step:
     claims: tuple[str, ...]
     """Claims that lack something which it measures."""
     out: Path
-    cells: int = 0
+    cells: int | None = None
+    """None where the weights have to be fetched before there can be a plan."""
     seconds: float | None = None
-    """What it takes at most; None where it cannot run."""
+    """What it takes at most, beside fetching; None where its config cannot be read, or is done."""
     refusal: str | None = None
     is_begun: bool = False
     is_done: bool = False
@@ -71,7 +73,7 @@ def run_missing(runs: Sequence[Path], asked: AskedClaims, wanted: WantedRun) -> 
     Raises:
         SpecError, RecordError, DataError, PlugError: as `tokbench claims`, and where a record is of another config.
     """
-    console = Console(stderr=wanted.as_json, soft_wrap=True)
+    console = RunConsole(stderr=wanted.as_json, soft_wrap=True)
     refuse_twice(runs)
     steps = plan_steps(judge_asked(runs, asked), wanted.out, console)
     print_steps(steps, console)
@@ -112,13 +114,25 @@ def _plan_step(config: Path, claims: tuple[str, ...], out: Path, console: Consol
         if step.is_done:
             return step
         check_names(read)
-        plan = bind(read, running.place_for(read, False, console), resolver(console, download=False))
+        return _bound(dataclasses.replace(step, seconds=_most_s(read)), read, console)
     except RecordError:
         raise
     except TokbenchError as refused:
         fix = "" if refused.fix is None else f" ({refused.fix})"
         return dataclasses.replace(step, refusal=f"{refused.message}{fix}")
-    return dataclasses.replace(step, cells=len(plan.cells()), seconds=_most_s(plan), refusal=_too_large(config, plan))
+
+
+def _bound(step: Step, read: Config, console: Console) -> Step:
+    """The step with its cells, or with what speaks against it here; a run fetches the weights that a plan may not."""
+    place = running.place_for(read, False, console)
+    if step.config.stem.endswith(LARGE_GPU) and place.device.kind not in GPUS:
+        refusal = f"made for a large GPU (-h200 in its name); here is {place.device.name}"
+        return dataclasses.replace(step, refusal=refusal)
+    try:
+        plan = bind(read, place, resolver(console, download=False))
+    except NotFetchedError:
+        return step
+    return dataclasses.replace(step, cells=len(plan.cells()), refusal=_too_large(plan))
 
 
 def _look_at_record(step: Step, config_sha256: str) -> Step:
@@ -133,16 +147,14 @@ def _look_at_record(step: Step, config_sha256: str) -> Step:
     return dataclasses.replace(step, is_begun=True, is_done=is_done)
 
 
-def _most_s(plan: Plan) -> float:
-    """The budget, and what loading and compiling may take on top of it."""
-    budget = plan.config.run.budget
+def _most_s(config: Config) -> float:
+    """The budget, and what loading and compiling may take on top of it; fetching weights is in neither."""
+    budget = config.run.budget
     return budget.total + budget.cold
 
 
-def _too_large(config: Path, plan: Plan) -> str | None:
-    """A config made for a larger device: its name says so, or not even one repetition of each cell fits its budget."""
-    if config.stem.endswith(LARGE_GPU) and plan.device.kind not in GPUS:
-        return f"made for a large GPU (-h200 in its name); here is {plan.device.name}"
+def _too_large(plan: Plan) -> str | None:
+    """A config made for a larger device: not even one repetition of each cell fits its budget."""
     once_s, budget_s = plan.expected_s(1), plan.config.run.budget.total
     if once_s is None or once_s <= budget_s:
         return None
@@ -165,7 +177,8 @@ def print_steps(steps: Sequence[Step], console: Console) -> None:
             state = f"cannot run here: {step.refusal}"
         else:
             how = "resumed" if step.is_begun else "run"
-            state = f"to be {how}: {step.cells} cells, at most {(step.seconds or 0) / 60:.0f} min, into {step.out}"
+            cells = "weights to be fetched first" if step.cells is None else f"{step.cells} cells"
+            state = f"to be {how}: {cells}, at most {(step.seconds or 0) / 60:.0f} min, into {step.out}"
         say(f"{step.config}: {state}")
         say(f"  feeds {', '.join(step.claims)}")
     ready = [step for step in steps if step.is_ready]
@@ -178,7 +191,7 @@ def is_agreed(steps: Sequence[Step], console: Console, *, is_said: bool) -> bool
     if is_said or not any(step.is_ready for step in steps):
         return True
     if sys.stdin.isatty():
-        return typer.confirm("run these now?")
+        return typer.confirm("run these now?", err=console.stderr)
     console.print("nothing was run: add --yes to run them", highlight=False)
     return False
 

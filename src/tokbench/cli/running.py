@@ -20,8 +20,9 @@ from tokbench.cli.console import ConsoleProgress
 from tokbench.cli.fetching import check_before_fetching, resolver
 from tokbench.cli.metering import Meters, open_meters
 from tokbench.cli.naming import check_names
+from tokbench.cli.report_faults import as_record_errors, in_one_line
 from tokbench.cli.reporting import ReportRequest, report_runs, write_run_report
-from tokbench.errors import ExitCode, RecordError, SpecError, Terminated
+from tokbench.errors import ExitCode, RecordError, SpecError, Terminated, TokbenchError
 from tokbench.measure.engines import environment_of
 from tokbench.measure.handover import safe_environment
 from tokbench.measure.host import free_memory_bytes, read_host_facts
@@ -259,9 +260,10 @@ def _block_reporter(job: _Job, writer: RunWriter, progress: ConsoleProgress) -> 
             return
         writer.sync()
         try:
-            write_run_report([job.folder], job.folder, job.plan.config.run.compare.published, with_figures=False)
-        except RecordError as error:  # the record itself was just synced, and matters more
-            progress.note(error.message)
+            with as_record_errors(job.folder):
+                write_run_report([job.folder], job.folder, job.plan.config.run.compare.published, with_figures=False)
+        except TokbenchError as error:  # the record itself was just synced, and matters more
+            progress.note(f"no report after this block, the run goes on: {in_one_line(error)}")
         reported_at[0] = time.monotonic()
 
     return report_block
@@ -269,7 +271,8 @@ def _block_reporter(job: _Job, writer: RunWriter, progress: ConsoleProgress) -> 
 
 def _finish(folder: Path, plan: Plan, console: Console, code: ExitCode) -> None:
     vendors = plan.config.run.compare.published
-    _, lines = report_runs(ReportRequest((folder,), folder, tuple(vendors)))
+    with as_record_errors(folder):
+        _, lines = report_runs(ReportRequest((folder,), folder, tuple(vendors)))
     for line in lines:
         console.print(line, markup=False, highlight=False)
     console.print(f"Report: {folder / 'report.md'} (record: {folder})", markup=False, highlight=False)

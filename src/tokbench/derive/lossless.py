@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from tokbench.record.observations import ExperimentPoint
 from tokbench.record.run import CellRecord
 
 TIE_GAP = 1e-4
-"""Two best logits closer than this are a tie: which of them is taken is a question of rounding."""
+"""Two best logits of float32 closer than this are a tie: which of them is taken is a question of rounding."""
+FULL_PRECISION = "float32"
+"""In which rounding explains ties alone. bfloat16 has 8 bits: logits of 16 to 32 lie 0.125 apart."""
 MIN_EXPECTED = 5.0
 """Rarer outcomes are counted together: below it the chi-square distribution of G is off. Source: Cochran 1954,
 https://doi.org/10.2307/3001616"""
@@ -32,12 +33,17 @@ class Matches(NamedTuple):
     identical: int
     gaps: tuple[float | None, ...]
     """Between the two best logits where each of the others first differs; None where the engine does not show them."""
+    places: tuple[int, ...] = ()
+    """Tokens before the first that differs, of each of the others."""
+    dtype: str = FULL_PRECISION
+    """What was computed in: in fewer bits rounding moves logits by far more than a tie is wide."""
 
     @property
     def untied(self) -> int | None:
         """Prompts that differ where there was no tie; None where that is not known of one."""
         known = [gap for gap in self.gaps if gap is not None]
-        return None if len(known) < len(self.gaps) else sum(gap >= TIE_GAP for gap in known)
+        is_told = len(known) == len(self.gaps) and (not known or self.dtype == FULL_PRECISION)
+        return sum(gap >= TIE_GAP for gap in known) if is_told else None
 
 
 class GTest(NamedTuple):
@@ -50,18 +56,37 @@ class GTest(NamedTuple):
     """Of the smaller side, whose first token the other side has too."""
 
 
-def points_of(cell: CellRecord) -> list[ExperimentPoint]:
-    """The points of the finished repetitions."""
-    return [point for trial in cell.good_trials() for point in trial.points if point.experiment == "lossless"]
-
-
 def count_matches(cell: CellRecord, check: Check) -> Matches | None:
-    """All prompts of one greedy check; None where there was none."""
-    found = [point.values for point in points_of(cell) if point.settings["check"] == check]
+    """All prompts of one greedy check; None where there was none.
+
+    A prompt counts once, by the worst of its repetitions: the same text again is no further prompt. Without a frozen
+    set each row has the same prompt in every repetition.
+    """
+    found: dict[str, list[Counts]] = {}
+    for trial in cell.good_trials():
+        names = () if trial.prompts is None else trial.prompts.prompt_ids
+        for point in trial.points:
+            if point.experiment == "lossless" and point.settings["check"] == check:
+                row = int(point.settings["row"])
+                found.setdefault(names[row] if row < len(names) else str(row), []).append(point.values)
     if not found:
         return None
-    parted = [values for values in found if values["matched"] < values["compared"]]
-    return Matches(len(found), len(found) - len(parted), tuple(values.get("top2_gap") for values in parted))
+    worst = [_worst(repeated) for repeated in found.values()]
+    parted = [values for values in worst if values["matched"] < values["compared"]]
+    return Matches(
+        len(worst),
+        len(worst) - len(parted),
+        tuple(values.get("top2_gap") for values in parted),
+        tuple(int(values["matched"]) for values in parted),
+        cell.spec.model.dtype if cell.engine is None else cell.engine.dtype,
+    )
+
+
+def _worst(repeated: Sequence[Counts]) -> Counts:
+    """Where a prompt differed in any repetition, that one; of several the one whose logits are not shown, or furthest
+    apart."""
+    parted = [values for values in repeated if values["matched"] < values["compared"]]
+    return max(parted, key=lambda values: values.get("top2_gap", float("inf"))) if parted else repeated[0]
 
 
 def mismatch_bound(matches: Matches, confidence: float = 0.95) -> float:
@@ -77,17 +102,23 @@ def mismatch_bound(matches: Matches, confidence: float = 0.95) -> float:
 
 
 def g_tests(cell: CellRecord, arm: Arm) -> list[GTest]:
-    """A G-test per repetition of an arm's draws against those without drafts, where there are enough for one."""
-    found = []
+    """A G-test per prefix of an arm's draws against those without drafts, where there are enough for one.
+
+    A prefix counts once: the experiment prepares the engine anew, and draws the same numbers behind the same prompt.
+    """
+    found: dict[str, GTest] = {}
     for trial in cell.good_trials():
+        prefix = "" if trial.prompts is None else trial.prompts.prompt_ids[0]
         sides = {
             point.settings["arm"]: point.values
             for point in trial.points
             if point.experiment == "lossless" and point.settings["check"] == "sampled"
         }
-        if "plain" in sides and arm in sides and (tested := g_test(sides["plain"], sides[arm])) is not None:
-            found.append(tested)
-    return found
+        if prefix in found or "plain" not in sides or arm not in sides:
+            continue
+        if (tested := g_test(sides["plain"], sides[arm])) is not None:
+            found[prefix] = tested
+    return list(found.values())
 
 
 def g_test(plain: Counts, other: Counts) -> GTest | None:

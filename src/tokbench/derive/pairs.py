@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokbench.derive.evaluate import CellResult, Missing, Results
-from tokbench.derive.repetitions import ByWorker
+from tokbench.derive.repetitions import ByPrompt, ByWorker
 from tokbench.derive.words import mark, t
 from tokbench.record.spec import CellSpec
 from tokbench.stats import Comparison, Estimate, compare
@@ -140,7 +140,7 @@ def _by_block(cell: CellResult, metric: str) -> dict[int, list[tuple[str, float]
             blocks.setdefault(block_of[worker], []).append((worker, value))
         return blocks
     trials = cell.record.good_trials()
-    if len(values) == len(trials):
+    if len(values) == len(trials) and not isinstance(values, ByPrompt):  # a prompt lies in no block
         for trial, value in zip(trials, values, strict=True):
             blocks.setdefault(trial.started.block, []).append((trial.started.worker_id, value))
     return blocks

@@ -35,6 +35,15 @@ class ByWorker(tuple[float, ...]):
 class ByPrompt(tuple[float, ...]):
     """Values of prompts: what the text decides differs from prompt to prompt, not from process to process."""
 
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """Where every value must lie, and so its interval."""
+
+
+class SharesByPrompt(ByPrompt):
+    """Such values that are shares."""
+
+    limits = (0.0, 1.0)
+
 
 def finished_trials(cell: CellRecord) -> list[Trial]:
     """Trials that came to their end.

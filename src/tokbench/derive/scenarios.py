@@ -1,7 +1,7 @@
 """Chained and short requests: how long five kinds of work take at measured and at published speeds.
 
-Prediction: prompt tokens over prefill speed, then output tokens over decode speed, once for each call of a chain. Two
-kinds are run for real where a record has them, and set beside their prediction.
+Prediction: prompt tokens over prefill speed, which gives the first output token, then the other ones over decode speed,
+once for each call of a chain. Two kinds are run for real where a record has them, and set beside their prediction.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.published import PublishedFigure
+from tokbench.derive.published.sheet import first_day
 from tokbench.stats import Estimate
 
 BASE_CLAIM, RUN_CLAIM = "answer-time", "scenario"
 """Labels of the cells that a prediction starts from, and of those that are run for real."""
 PUBLISHED_METRICS = ("decode_tokens_per_s", "ttft_s")
+VENDORS = ("cerebras", "groq")
 
 
 class Work(NamedTuple):
@@ -49,7 +51,7 @@ class Speed(NamedTuple):
     """Ours alone."""
     tokens_per_s: float
     conditions: str
-    """Of ours the weights, of a vendor's the row, date and who measured."""
+    """Of ours the weights and the record, of a vendor's the model, who measured, and the rows with their dates."""
 
 
 class Prediction(NamedTuple):
@@ -85,14 +87,14 @@ class Scenarios:
 def predict_s(work: Work, speed: Speed) -> float:
     """Seconds of all calls, one after the other.
 
-    Formula: calls * (first token + output tokens / decode speed); the first token of ours comes after prompt tokens /
-    prefill speed, of a vendor's after what it publishes, whatever the prompt.
+    Formula: calls * (first token + (output tokens - 1) / decode speed); the first token of ours comes after prompt
+    tokens / prefill speed, of a vendor's after what it publishes, whatever the prompt.
     """
     first_s = speed.first_s
     if first_s is None:
         assert speed.prefill_tokens_per_s is not None  # one of the two is what a speed is made of
         first_s = work.prompt_tokens / speed.prefill_tokens_per_s
-    return work.calls * (first_s + work.output_tokens / speed.tokens_per_s)
+    return work.calls * (first_s + (work.output_tokens - 1) / speed.tokens_per_s)
 
 
 def find_scenarios(results: Sequence[Results], figures: Sequence[PublishedFigure]) -> Scenarios:
@@ -106,16 +108,17 @@ def find_scenarios(results: Sequence[Results], figures: Sequence[PublishedFigure
 
 
 def _bases(results: Sequence[Results]) -> Iterator[tuple[CellResult, Speed]]:
-    """The shortest answer of each model: what its prefill and a short decode tell."""
-    shortest: dict[str | None, CellResult] = {}
+    """The shortest answer of each model in each record: what its prefill and a short decode tell."""
+    shortest: dict[tuple[str, str | None], CellResult] = {}
     for cell in _labelled(results, BASE_CLAIM):
-        known = shortest.get(cell.conditions.model)
+        place = (cell.run_name, cell.conditions.model)
+        known = shortest.get(place)
         if known is None or (cell.conditions.output_tokens or 0) < (known.conditions.output_tokens or 0):
-            shortest[cell.conditions.model] = cell
+            shortest[place] = cell
     for cell in shortest.values():
         prefill, decode = (_estimate(cell, name) for name in ("prefill_tokens_per_s", "decode_tokens_per_s"))
         if prefill is not None and decode is not None:
-            who, weights = cell.conditions.model or cell.cell_id, f"{cell.conditions.weights} weights"
+            who, weights = cell.conditions.model or cell.cell_id, f"{cell.conditions.weights} weights, {cell.run_name}"
             yield cell, Speed(who, None, prefill.value, decode.value, weights)
 
 
@@ -144,19 +147,24 @@ def _checks(results: Sequence[Results], bases: Sequence[tuple[CellResult, Speed]
 
 def _published(figures: Sequence[PublishedFigure]) -> Iterator[Speed]:
     """For each vendor the newest model with both a speed per user and a time to the first token of one measurer."""
-    pairs: dict[tuple[str, str | None, str], dict[str, PublishedFigure]] = {}
+    newest: dict[tuple[str, str | None, str], dict[str, PublishedFigure]] = {}
     for figure in figures:
-        if figure.vendor in ("cerebras", "groq") and figure.metric in PUBLISHED_METRICS:
-            pairs.setdefault((figure.vendor, figure.model, figure.measured_by), {})[figure.metric] = figure
-    newest: dict[str, dict[str, PublishedFigure]] = {}
-    for (vendor, _, _), both in pairs.items():
-        if len(both) == len(PUBLISHED_METRICS):
-            known = newest.get(vendor)
-            if known is None or str(both["decode_tokens_per_s"].published) > str(
-                known["decode_tokens_per_s"].published
-            ):
-                newest[vendor] = both
-    for vendor, both in newest.items():
-        speed, first = both["decode_tokens_per_s"], both["ttft_s"]
-        said = f"{speed.model}, {speed.published}, {speed.measured_by}"
-        yield Speed(vendor, first.value, None, speed.value, said)
+        if figure.vendor in VENDORS and figure.metric in PUBLISHED_METRICS and figure.superseded_by is None:
+            both = newest.setdefault((figure.vendor, figure.model, figure.measured_by), {})
+            if figure.metric not in both or _age(figure) > _age(both[figure.metric]):
+                both[figure.metric] = figure
+    for vendor in VENDORS:
+        pairs = [
+            tuple(both[metric] for metric in PUBLISHED_METRICS)
+            for (theirs, _, _), both in newest.items()
+            if theirs == vendor and len(both) == len(PUBLISHED_METRICS)
+        ]
+        if pairs:
+            speed, first = max(pairs, key=lambda pair: _age(pair[0]))
+            said = f"{speed.model}, {speed.measured_by}: {speed.id} ({speed.published}), {first.id} ({first.published})"
+            yield Speed(vendor, first.value, None, speed.value, said)
+
+
+def _age(figure: PublishedFigure) -> tuple[str, str]:
+    """By which the newer of two is the larger: a bare year counts as its first day, and of one day the later name."""
+    return f"{first_day(figure.published)}", figure.id

@@ -15,8 +15,8 @@ from tokbench.arithmetic import Ceilings, ModelShape, Precision, precision_on
 from tokbench.derive.cell_shape import shape_of_cell
 from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.metrics import CellContext, UndefinedError
+from tokbench.derive.speculation.passes import points_of, seconds_by_m
 from tokbench.derive.words import t
-from tokbench.record.observations import ExperimentPoint
 from tokbench.record.run import Trial
 from tokbench.stats import Estimate, estimate_blocks
 from tokbench.units import RATIO, SECONDS
@@ -63,19 +63,6 @@ def find_curves(results: Results) -> tuple[VerifyCurve, ...]:
     """The curve of every cell of a run that has such points."""
     found = (_curve(results, cell) for cell in results.cells)
     return tuple(curve for curve in found if curve is not None)
-
-
-def points_of(trial: Trial) -> list[ExperimentPoint]:
-    """The points of one repetition."""
-    return [point for point in trial.points if point.experiment == "verify_cost"]
-
-
-def seconds_by_m(points: Sequence[ExperimentPoint]) -> dict[int, float]:
-    """Seconds of one pass: the median over the windows of each m."""
-    windows: dict[int, list[float]] = {}
-    for point in points:
-        windows.setdefault(int(point.settings["m"]), []).append(point.duration_s / point.values["passes"])
-    return {m: statistics.median(times) for m, times in sorted(windows.items())}
 
 
 def _curve(results: Results, cell: CellResult) -> VerifyCurve | None:

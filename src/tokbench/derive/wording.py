@@ -167,11 +167,15 @@ def say_prompt(cell: CellResult) -> str:
 
 
 def say_drafts(cell: CellResult) -> str:
-    """How a cell drafts, or nothing."""
+    """How a cell drafts, with the options of the config that tell it from its neighbours, or nothing."""
     drafting = cell.record.spec.speculation
     if drafting == "none":
         return ""
-    return t("drafts by {method}, gamma {gamma}", method=cell.conditions.speculation, gamma=drafting.gamma)
+    method, gamma = cell.conditions.speculation, drafting.gamma
+    if not drafting.options:
+        return t("drafts by {method}, gamma {gamma}", method=method, gamma=gamma)
+    options = join(f"{name} {value}" for name, value in drafting.options.items())
+    return t("drafts by {method} ({options}), gamma {gamma}", method=method, options=options, gamma=gamma)
 
 
 def say_mode(cell: CellResult) -> str:

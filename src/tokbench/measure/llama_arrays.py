@@ -21,6 +21,8 @@ from tokbench.record.facts import ModelFacts
 Array = npt.NDArray[Any]
 RANDOM_SCALE = 0.02
 """Standard deviation of random weights. Source: shared/data/experiments.md, 0.3: never zeros."""
+STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""Types of weights in a file, and what NumPy reads them as."""
 LAYER = {
     "norm": "input_layernorm",
     "query": "self_attn.q_proj",
@@ -155,13 +157,14 @@ def draw_arrays(shape: LlamaShape, seed: int) -> LlamaArrays:
 
 
 def read_arrays(shape: LlamaShape, folder: Path) -> LlamaArrays:
-    """The weights in a folder of safetensors."""
-    from safetensors import safe_open  # beside the frameworks alone
+    """The weights in a folder of safetensors.
 
+    Raises:
+        PlugError: a matrix of a type that NumPy cannot widen.
+    """
     found: dict[str, Array] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="numpy") as file:
-            found |= {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+        found |= _read_file(path)
     layers = tuple(
         {name: found[f"model.layers.{index}.{theirs}.weight"] for name, theirs in LAYER.items()}
         for index in range(shape.layers)
@@ -169,6 +172,26 @@ def read_arrays(shape: LlamaShape, folder: Path) -> LlamaArrays:
     embedding = found["model.embed_tokens.weight"]
     head = embedding if shape.is_tied else found["lm_head.weight"]
     return LlamaArrays(shape, embedding, layers, found["model.norm.weight"], head)
+
+
+def _read_file(path: Path) -> dict[str, Array]:
+    """Tensors by name, in float32. bfloat16, which NumPy has not, is the upper half of one.
+
+    Source: github.com/huggingface/safetensors, README, Format: eight bytes of length, a header in JSON, the tensors.
+    """
+    whole = np.memmap(path, np.uint8, "r")
+    begin = 8 + int(whole[:8].view("<u8")[0])
+    found: dict[str, Array] = {}
+    for name, entry in json.loads(bytes(whole[8:begin])).items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in STORED:
+            raise PlugError(f"{path.name}: {name} is stored as {entry['dtype']}", fix=f"known: {', '.join(STORED)}")
+        first, end = entry["data_offsets"]
+        raw = np.frombuffer(whole[begin + first : begin + end].tobytes(), STORED[entry["dtype"]])
+        wide = (raw.astype(np.uint32) << 16).view(np.float32) if entry["dtype"] == "BF16" else raw.astype(np.float32)
+        found[name] = wide.reshape(entry["shape"])
+    return found
 
 
 def facts_of(request: EngineRequest, arrays: LlamaArrays) -> ModelFacts:

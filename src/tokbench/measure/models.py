@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import JsonValue, TypeAdapter
 
-from tokbench.errors import PlugError, SpecError
+from tokbench.errors import NotFetchedError, PlugError, SpecError
 from tokbench.measure.downloads import Report
 from tokbench.measure.hub import (
     Repository,
@@ -288,7 +288,7 @@ def _from_hub(source: Source, weights: str, place: _Place) -> ResolvedModel:
 def _planned(source: Source, row: ModelRow | None) -> ResolvedModel:
     """What is known of a model that is not on this disk and may not be fetched now."""
     if row is None:
-        raise PlugError(
+        raise NotFetchedError(
             f"`{source.text}` is not on this disk and not in models.yaml, and nothing is fetched for a plan",
             fix="`tokbench run` fetches it; or name a `path:DIR` or `shape:NAME`",
         )

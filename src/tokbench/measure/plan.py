@@ -20,6 +20,7 @@ from tokbench.arithmetic import (
 from tokbench.errors import PlugError, SpecError
 from tokbench.measure.choice import torch_device
 from tokbench.measure.draft_memory import draft_memory_bytes
+from tokbench.measure.drawing import check_draws
 from tokbench.measure.engines import check_drafting, check_load, check_plug
 from tokbench.measure.experiments import load_plug as load_experiment
 from tokbench.measure.latent import check_latent
@@ -260,6 +261,7 @@ class _Binder:
         if spec.experiment != "none":
             load_experiment(spec.experiment.kind)
         check_drafting(spec.engine, spec.speculation)
+        check_draws(spec)
         bound = make_cell(spec)
         model, shape, draft = self._model(spec), self._shape(spec), self._draft(spec)
         if model is not None:

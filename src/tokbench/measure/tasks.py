@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tokbench.errors import DataError, SpecError
 from tokbench.measure.engines import Tokenizer
+from tokbench.record.observations import PromptsStaged
 from tokbench.record.spec import WorkloadSpec
 
 FROZEN = "prompts.sha256"
@@ -39,6 +40,10 @@ class TakenPrompts(NamedTuple):
     prompt_ids: tuple[str, ...]
     prompts: tuple[tuple[int, ...], ...]
     """Token ids, all of one length."""
+
+    def staged(self, trial_id: str) -> PromptsStaged:
+        """What the record keeps of them."""
+        return PromptsStaged(trial_id=trial_id, task=self.task, sha256=self.sha256, prompt_ids=self.prompt_ids)
 
 
 def names() -> list[str]:

@@ -21,6 +21,7 @@ from typing import cast
 
 from tokbench.errors import TrialError
 from tokbench.measure import energy_windows, experiments, load, request_cells, tasks
+from tokbench.measure.drawing import begin_draws
 from tokbench.measure.engines import (
     CellWork,
     DraftModel,
@@ -56,7 +57,6 @@ from tokbench.record.observations import (
     FactsRead,
     IdentityChecked,
     MemoryReading,
-    PromptsStaged,
     RepeatabilityChecked,
     WindowClosed,
     WindowOpened,
@@ -260,6 +260,7 @@ class WorkerSession:
             engine = self._step_engine()
             yield from self._stage(engine, command)
             yield from self._experiment(engine, command.trial_id)
+            begin_draws(engine, command.repetition)
             yield from load.run_static_batch(engine, self._prepared_work(), command.trial_id, command.keep_tokens)
             for reading in engine.memory():
                 yield self._memory_reading(reading, command.trial_id)
@@ -281,9 +282,7 @@ class WorkerSession:
         engine.rewind(0)
         engine.stage(taken.prompts)
         self._work = dataclasses.replace(work, prompts=taken.prompts)
-        yield PromptsStaged(
-            trial_id=command.trial_id, task=taken.task, sha256=taken.sha256, prompt_ids=taken.prompt_ids
-        )
+        yield taken.staged(command.trial_id)
 
     def _experiment(self, engine: StepEngine, trial_id: str) -> Iterator[Event]:
         """The cell's experiment, if it has one, before the plain repetition that every cell gets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tokbench.record.facts import Frozen
 
@@ -47,7 +47,12 @@ class ExpertTouches(Frozen):
 
 
 class ExperimentPoint(Frozen):
-    """One named window of an experiment: a duration, and what else was seen, under named settings."""
+    """One named window of an experiment: a duration, and what else was seen, under named settings.
+
+    NaN and the infinite are refused: JSON has neither, and a line that holds `null` could not be read again.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     event: Literal["experiment_point"] = "experiment_point"
     trial_id: str

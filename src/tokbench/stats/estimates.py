@@ -90,8 +90,12 @@ def estimate(values: Sequence[float], unit: str, confidence: float = 0.95) -> Es
     return Estimate(value, low, high, len(values), unit, statistic, basis="repetitions")
 
 
-def estimate_plain(values: Sequence[float], unit: str, confidence: float = 0.95) -> Estimate:
+def estimate_plain(
+    values: Sequence[float], unit: str, limits: tuple[float, float] = (-math.inf, math.inf), confidence: float = 0.95
+) -> Estimate:
     """Estimate from independent values that belong to no process, such as shares of prompts: t interval, no logarithms.
+
+    The interval ends at `limits`, between which every value lies by its nature.
 
     Raises:
         ValueError: no values, or one that is not finite.
@@ -101,7 +105,7 @@ def estimate_plain(values: Sequence[float], unit: str, confidence: float = 0.95)
     if len(values) == 1:
         return Estimate(values[0], None, None, 1, unit, "mean")
     value, low, high = spread_of(values).interval(confidence)
-    return Estimate(value, low, high, len(values), unit, "mean", basis="repetitions")
+    return Estimate(value, max(low, limits[0]), min(high, limits[1]), len(values), unit, "mean", basis="repetitions")
 
 
 def estimate_blocks(blocks: Sequence[Sequence[float]], unit: str, confidence: float = 0.95) -> Estimate:

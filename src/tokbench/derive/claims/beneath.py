@@ -7,6 +7,7 @@ from collections import Counter
 from tokbench.derive.claims.evidence import Beneath, Repetition
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.metrics import catalog
+from tokbench.derive.repetitions import ByPrompt, ByWorker
 from tokbench.record.run import Trial
 from tokbench.record.store import EVENTS_FILE
 
@@ -15,7 +16,8 @@ def find_beneath(result: Results, cell: CellResult, metric: str) -> Beneath:
     """The way from one metric of one cell down to its events; an axis of a sweep has no formula."""
     values = cell.repetitions.get(metric, ())
     trials = cell.record.good_trials()
-    each = values if len(values) == len(trials) else [None] * len(trials)
+    is_each = len(values) == len(trials) and not isinstance(values, ByPrompt | ByWorker)
+    each = values if is_each else [None] * len(trials)
     repetitions = [
         Repetition(trial.started.trial_id, trial.started.worker_id, value, events_of(trial))
         for trial, value in zip(trials, each, strict=True)

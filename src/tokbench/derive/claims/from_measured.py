@@ -26,6 +26,8 @@ from tokbench.record.facts import Conditions
 AT_SCALE_PARAMETERS: Final = 1e9
 """A model below this is one that nobody serves: what it shows of a mechanism may not carry over to those that are."""
 BY_CELL: Final = "cell"
+SWEEPS: Final = ("static_batch", "concurrency", "prompt_tokens", "output_tokens", "context_tokens")
+"""Axes along which one device is followed, whatever the metric's unit."""
 _CONDITION, _LABEL = "condition.", "label."
 _FIELDS: Final = frozenset({*(field.name for field in dataclasses.fields(Conditions)), "experiment", "run"})
 
@@ -83,17 +85,20 @@ def _metric(asked: MeasuredInput, evidence: Evidence) -> tuple[str, str]:
 def _select(asked: MeasuredInput, metric: str, evidence: Evidence) -> tuple[list[_Found] | str, tuple[str, ...]]:
     """The cells that count, or why there are none; and those that were meant and do not count."""
     wanted = read_selection(asked.select, _FIELDS)
+    meant = [
+        (result, cell)
+        for result in evidence.results
+        for cell in result.cells
+        if all(item.accepts(field_of(result, cell, item.field)) for item in wanted)
+    ]
     found: list[_Found] = []
-    left_out: list[str] = []
-    for result in evidence.results:
-        for cell in result.cells:
-            if not all(item.accepts(field_of(result, cell, item.field)) for item in wanted):
-                continue
-            interval = _interval(cell, metric)
-            if isinstance(interval, str):
-                left_out.append(f"{result.name} {cell.cell_id}: {interval}")
-            else:
-                found.append(_Found(result, cell, interval))
+    meant, left_out = _of_larger_device(asked, meant)
+    for result, cell in meant:
+        interval = _interval(cell, metric)
+        if isinstance(interval, str):
+            left_out.append(f"{result.name} {cell.cell_id}: {interval}")
+        else:
+            found.append(_Found(result, cell, interval))
     if found and asked.pick == "only" and asked.by is None and len(found) > 1:
         return t("{count} cells are meant where one should be", count=len(found)), tuple(left_out)
     if found:
@@ -103,6 +108,29 @@ def _select(asked: MeasuredInput, metric: str, evidence: Evidence) -> tuple[list
     if metric in evidence.awaited:
         return t("no version of tokbench computes {metric} yet", metric=metric), ()
     return t("no record that was given has such a cell"), ()
+
+
+def _of_larger_device(
+    asked: MeasuredInput, meant: list[tuple[Results, CellResult]]
+) -> tuple[list[tuple[Results, CellResult]], list[str]]:
+    """A sweep that one device alone made at scale is that device's, and what was left out.
+
+    Chosen before a metric is looked at, so that all inputs of a claim that mean the same cells speak of one device.
+    """
+    if asked.by not in SWEEPS:
+        return meant, []
+    keys: dict[str | None, set[str]] = {}
+    for result, cell in meant:
+        if _scale(result, cell) == "at-scale":
+            keys.setdefault(cell.conditions.hardware, set()).add(str(field_of(result, cell, asked.by)))
+    if len(keys) != 1:
+        return meant, []
+    ((device, made),) = keys.items()
+    if len(made) < 2:
+        return meant, []
+    reason = t("a sweep is of one device, and {device} ran the larger model", device=device or "-")
+    others = [f"{result.name} {cell.cell_id}: {reason}" for result, cell in meant if cell.conditions.hardware != device]
+    return [pair for pair in meant if pair[1].conditions.hardware == device], others
 
 
 def _of_one_device(asked: MeasuredInput, found: list[_Found]) -> list[_Found] | str:
@@ -203,14 +231,14 @@ def _source(one: _Found, unit: str, metric: str) -> Source:
         date=conditions.as_of,
         conditions=conditions,
         labels=tuple(labels),
-        scale=_scale(one),
+        scale=_scale(one.result, one.cell),
         beneath=find_beneath(one.result, one.cell, metric),
     )
 
 
-def _scale(one: _Found) -> Scale:
-    if one.cell.conditions.weights in ("replay", "scripted"):
+def _scale(result: Results, cell: CellResult) -> Scale:
+    if cell.conditions.weights in ("replay", "scripted"):
         return "replayed"
-    model, device = one.cell.record.model, one.result.run.device
+    model, device = cell.record.model, result.run.device
     is_large = model is not None and (model.parameters or 0) >= AT_SCALE_PARAMETERS
     return "at-scale" if is_large and device is not None and device.kind not in ("cpu", "fake") else "small"

@@ -111,10 +111,10 @@ def _shares(cells: Sequence[CellResult], results: Results) -> Iterator[ShareTabl
             continue
         try:
             shape = shape_of_cell(CellContext(cell.record, results.run))
-        except UndefinedError:
+            dtype = precision_on(cell.record.spec.model.dtype, kind).activations
+        except (UndefinedError, ValueError):
             continue
         done.add(block)
-        dtype = precision_on(cell.record.spec.model.dtype, kind).activations
         one = [
             kv_cache_bytes(shape, context, dtype, has_expanded_cache(cell.record))
             for context in SHARE_CONTEXTS

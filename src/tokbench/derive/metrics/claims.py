@@ -27,7 +27,7 @@ def _kept_in(trial: Trial, cut: str) -> float:
         raise UndefinedError(t("the cell has no experiment of a link"))
     alone_s = statistics.fmean(times["exchanges alone"])
     free_s, delayed_s = (statistics.fmean(times[name]) - alone_s for name in ("free", "delayed"))
-    if free_s <= 0:
+    if min(free_s, delayed_s) <= 0:
         raise UndefinedError(t("the exchanges alone took as long as the steps that hold them"))
     return free_s / delayed_s
 

@@ -5,7 +5,7 @@ All are counts over the whole cell, without an interval; the report states the b
 
 from __future__ import annotations
 
-from tokbench.derive.lossless import Arm, Check, Matches, count_matches, g_tests
+from tokbench.derive.lossless import FULL_PRECISION, Arm, Check, Matches, count_matches, g_tests
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.words import mark, t
 from tokbench.units import RATIO, Better
@@ -37,7 +37,8 @@ def _least_p(context: CellContext, arm: Arm) -> Values:
 def greedy_match_ratio(context: CellContext) -> Values:
     """Share of prompts whose greedy output with drafts is, token by token, that without.
 
-    Formula: prompts with matched = compared / prompts, of the check `greedy`.
+    Formula: prompts with matched = compared in every repetition / prompts, of the check `greedy`; a prompt of a frozen
+    set that comes round again is one prompt.
     """
     return _identical_share(context, "greedy")
 
@@ -46,9 +47,12 @@ def greedy_match_ratio(context: CellContext) -> Values:
 def untied_mismatch_ratio(context: CellContext) -> Values:
     """Share of prompts whose greedy output leaves that without drafts where rounding does not explain it.
 
-    Formula: prompts whose two best logits are 1e-4 or more apart where the output first differs / prompts.
+    Formula: prompts whose two best logits are 1e-4 or more apart where the output first differs / prompts. Where one
+    differs it is told in float32 alone: in fewer bits rounding moves logits by more than that.
     """
     found = _matches(context, "greedy")
+    if found.gaps and found.dtype != FULL_PRECISION:
+        raise UndefinedError(t("in {dtype} rounding parts more than ties: see another batch", dtype=found.dtype))
     if found.untied is None:
         raise UndefinedError(t("a prompt differs, and the engine does not show the logits there"))
     return [found.untied / found.prompts] * found.prompts

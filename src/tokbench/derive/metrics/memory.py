@@ -85,9 +85,14 @@ def predicted_kv_bytes_per_token(context: CellContext) -> Values:
     held = [prepared.cache_rows for prepared in cell.prepared if prepared.cache_rows]
     if not held:
         raise UndefinedError(t("the engine allocates its cache as it grows, or does not show it"))
-    activations = precision_on(cell.spec.model.dtype, device.kind if device is not None else "unknown").activations
-    dtype = (cell.engine.kv_dtype if cell.engine is not None else None) or activations
-    return [kv_cache_bytes(shape, held[-1], dtype, has_expanded_cache(cell)) / held[-1]]
+    told = cell.engine.kv_dtype if cell.engine is not None else None
+    try:
+        dtype = (
+            told or precision_on(cell.spec.model.dtype, device.kind if device is not None else "unknown").activations
+        )
+        return [kv_cache_bytes(shape, held[-1], dtype, has_expanded_cache(cell)) / held[-1]]
+    except ValueError as error:
+        raise UndefinedError(t("the bytes of a step cannot be counted: {fault}", fault=str(error))) from None
 
 
 @metric(BYTES, Better.LOWER, mark("Prefill memory beyond the weights"), order=44, is_exact=True)

@@ -146,9 +146,9 @@ def bytes_at_context(context: CellContext, context_tokens: int) -> float:
     """
     rows, shape, model = _rows(context), shape_of_cell(context), context.cell.model
     device = context.run.device
-    precision = precision_on(context.cell.spec.model.dtype, device.kind if device is not None else "unknown")
     kv_dtype = context.cell.engine.kv_dtype if context.cell.engine is not None else None
     try:
+        precision = precision_on(context.cell.spec.model.dtype, device.kind if device is not None else "unknown")
         form = (kv_dtype or precision.activations, has_expanded_cache(context.cell))
         kv = rows * arithmetic.kv_cache_bytes(shape, context_tokens, *form)
         if (

@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
-from tokbench.derive.repetitions import ByPrompt, decode_rate
+from tokbench.derive.repetitions import ByPrompt, SharesByPrompt, decode_rate
 from tokbench.derive.speculation.pairing import Pair, by_pair, costs_in_rounds, predict
 from tokbench.derive.speculation.rounds import Counts, count, drafting_of, events_by_prompt
 from tokbench.derive.words import mark, t
 from tokbench.units import RATIO, Better
 
 
-def _by_prompt(context: CellContext, value: Callable[[Counts], float | None]) -> Values:
+def _by_prompt(
+    context: CellContext, value: Callable[[Counts], float | None], kind: type[ByPrompt] = SharesByPrompt
+) -> Values:
     """The value of every prompt that has it."""
     counted = [value(count(events)) for events in events_by_prompt(context.cell)]
     known = [found for found in counted if found is not None]
     if not known:
         raise UndefinedError(t("nothing was ever drafted"))
-    return ByPrompt(known)
+    return kind(known)
 
 
 def _by_pair(context: CellContext, value: Callable[[Pair], float]) -> Values:
@@ -55,7 +57,7 @@ def tokens_per_step(context: CellContext) -> Values:
 
     Formula: per prompt, sum of emitted / rounds; a last round that is cut at the row's end counts as it was cut.
     """
-    return _by_prompt(context, lambda found: found.emitted / found.rounds if found.rounds else None)
+    return _by_prompt(context, lambda found: found.emitted / found.rounds if found.rounds else None, ByPrompt)
 
 
 @metric(RATIO, Better.LOWER, mark("Draft cost"), order=83)
@@ -92,8 +94,8 @@ def predicted_speedup_x(context: CellContext) -> Values:
     """The speed-up that the measured acceptance and costs allow; what a round does besides is left out.
 
     Formula: tokens_per_step / (gamma * draft cost + verify cost), tokens as measured in the repetition. The draft cost
-    is that of the draft model's own plain cell, the verify cost that of the run's verify_cost experiment at gamma + 1;
-    where the run lacks one of them, that of the rounds themselves.
+    is that of the draft model's own plain cell, the verify cost that of the run's verify_cost experiment at gamma + 1
+    (of the same prompt length where the run has it); where the run lacks one of them, that of the rounds themselves.
     """
     return _by_pair(context, lambda pair: predict(context.run, context.cell, pair))
 

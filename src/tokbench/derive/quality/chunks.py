@@ -100,5 +100,10 @@ def _reads(cell: CellRecord) -> tuple[object, ...]:
 
 
 def is_native(cell: CellRecord) -> bool:
-    """Whether the weights were published unquantised: only then a loss from quantising them says what that costs."""
-    return cell.spec.labels.get(NATIVE_DTYPE) in UNQUANTISED and cell.spec.model.weights == "pretrained"
+    """Whether the weights were published unquantised: only then a loss from quantising them says what that costs.
+
+    The config's word, unless the record knows better: weights that were dequantised from a file never are.
+    """
+    note = cell.model.note if cell.model is not None else None
+    is_told = cell.spec.labels.get(NATIVE_DTYPE) in UNQUANTISED and cell.spec.model.weights == "pretrained"
+    return is_told and (note is None or "dequantised" not in note)

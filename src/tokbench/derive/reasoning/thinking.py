@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tokbench import arithmetic
 from tokbench.derive.bounds.points import Line, alike_but_for, value_of
 from tokbench.derive.evaluate import CellResult, Missing, Results
+from tokbench.derive.kv.ways import has_expanded_cache
 from tokbench.derive.words import t
 from tokbench.errors import SpecError
 from tokbench.record.catalog import shape_from_config
@@ -131,10 +132,12 @@ def _predicted_kv(results: Results, cell: CellResult) -> float | None:
         return None
     try:
         shape = shape_from_config(json.loads(model.config_json), model.name)
-        precision = arithmetic.precision_on(cell.record.spec.model.dtype, device.kind)
+        engine = cell.record.engine
+        told = engine.kv_dtype if engine is not None else None
+        dtype = told or arithmetic.precision_on(cell.record.spec.model.dtype, device.kind).activations
+        return arithmetic.kv_cache_bytes(shape, _context(cell), dtype, has_expanded_cache(cell.record))
     except (SpecError, ValueError):
         return None
-    return arithmetic.kv_cache_bytes(shape, _context(cell), arithmetic.kv_dtype_of(precision))
 
 
 def factor_of(thinking: Thinking, name: str) -> float | None:

@@ -32,7 +32,8 @@ def frameworks_sections(results: Sequence[Results]) -> list[Section]:
 
 def _say_method() -> str:
     return t(
-        "The same weights, prompt and greedy rule in each; the share is of the fastest framework on the same platform. "
+        "The same weights, prompt and greedy rule in each, but that random weights are drawn by each engine: then "
+        "tokens stand side by side within one engine alone. The share is of the fastest on the same platform. "
         "One stream is bound by memory and launches, so that frameworks lie closer together than they would at large "
         "batches. The arithmetic in JAX and MLX is ours, of plain operations: a tuned library on either may be faster."
     )

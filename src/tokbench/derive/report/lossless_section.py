@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult
-from tokbench.derive.lossless import FLAGGED_BELOW, TIE_GAP, Matches, count_matches, g_tests, mismatch_bound
+from tokbench.derive.lossless import (
+    FLAGGED_BELOW,
+    FULL_PRECISION,
+    TIE_GAP,
+    Matches,
+    count_matches,
+    g_tests,
+    mismatch_bound,
+)
 from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph, Section, Table
 from tokbench.derive.report.fields import in_run
 from tokbench.derive.report.material import Material
@@ -59,8 +67,9 @@ def _greedy_table(cells: Sequence[CellResult], with_run: bool) -> Table:
         Column(t("Reading")),
     )
     caption = t(
-        "Greedy output, token by token. Changed at most: the share of prompts that may change, by the one-sided bound "
-        "of Clopper and Pearson. A tie: the two best logits lie less than {gap:g} apart.",
+        "Greedy output, token by token; a prompt that comes round again counts once, by its worst repetition. Changed "
+        "at most: the share of prompts that may change, by the one-sided bound of Clopper and Pearson. A tie, told in "
+        "float32 alone: the two best logits lie less than {gap:g} apart.",
         gap=TIE_GAP,
     )
     return Table(columns, tuple(_greedy_row(cell, with_run) for cell in cells), caption)
@@ -87,10 +96,25 @@ def _identical(matches: Matches | None) -> Cell:
     if matches is None:
         return Cell(DASH, note=t("the repetition did not get so far"))
     text = t("{identical} of {prompts}", identical=matches.identical, prompts=matches.prompts)
-    return Cell(text, sort=matches.identical / matches.prompts)
+    return Cell(text, note=_say_parting(matches), sort=matches.identical / matches.prompts)
+
+
+def _say_parting(matches: Matches) -> str | None:
+    """Behind how many tokens outputs part, and how far apart the two best logits are there."""
+    gaps = [gap for gap in matches.gaps if gap is not None]
+    if not matches.places:
+        return None
+    parted = t("they part behind {least} to {most} tokens", least=min(matches.places), most=max(matches.places))
+    if len(gaps) < len(matches.gaps):
+        return parted
+    low, high = (format_number(pick(gaps), 2) for pick in (min, max))
+    return t("{parted}, where the two best logits lie {low} to {high} apart", parted=parted, low=low, high=high)
 
 
 def _untied(matches: Matches) -> Cell:
+    if matches.gaps and matches.dtype != FULL_PRECISION:
+        note = t("in {dtype} rounding parts more than ties: see another batch", dtype=matches.dtype)
+        return Cell(DASH, note=note)
     if matches.untied is None:
         return Cell(DASH, note=t("a prompt differs, and the engine does not show the logits there"))
     return Cell(str(matches.untied), sort=float(matches.untied))
@@ -104,6 +128,8 @@ def _read_greedy(greedy: Matches, lossy: Matches | None) -> str:
         return t("no power: the lossy rule was not found either")
     if greedy.identical == greedy.prompts:
         return t("unchanged, and the lossy rule was found")
+    if greedy.dtype != FULL_PRECISION:
+        return t("differs, as rounding may: see another batch")
     return t("differs") if greedy.untied is None else t("differs at ties alone, and the lossy rule was found")
 
 

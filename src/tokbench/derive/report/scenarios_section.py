@@ -25,9 +25,9 @@ def scenarios_sections(found: Scenarios) -> list[Section]:
 
 def _say_method() -> str:
     return t(
-        "Predicted: first token plus output tokens over speed, for each call of a chain. Our first token follows from "
-        "the prompt's length, a vendor's is what it publishes, whatever the prompt. Ours has no network and no queue; "
-        "the models differ. These are projections but for the calls that were run."
+        "Predicted: the first token, then the other ones over speed, for each call of a chain. Our first token follows "
+        "from the prompt's length, a vendor's is what it publishes, whatever the prompt. Ours has no network and no "
+        "queue; the models differ. These are projections but for the calls that were run."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from tokbench.derive import wording
@@ -24,9 +25,11 @@ from tokbench.derive.words import t
 from tokbench.stats import Estimate
 
 MAX_LINES = len(OKABE_ITO)
+MAX_ACCEPTANCE_LINES = 2 * MAX_LINES
+"""Solid and dashed; the table has them all."""
 LEAST_REACHED = 10
 """A position that was reached less often is not drawn: a share of so few is noise."""
-READABLE = ("measured", "toy", "lossy")
+READABLE = ("measured", "toy")
 """What is drawn with filled marks."""
 
 
@@ -110,25 +113,37 @@ def _draw_acceptance(cells: Sequence[DraftedCell]) -> Drawn | None:
     lines = _acceptance_lines(cells)
     if not lines:
         return None
+    shown = dict(list(lines.items())[:MAX_ACCEPTANCE_LINES])
     with drawing():
-        printed = _plot_acceptance(lines)
-    caption = t(
-        "How often a draft is accepted where all before it were, by its position: level where acceptance is "
-        "independent of what went before. Positions reached fewer than {least} times are left out. All static batches "
-        "together. Source: the runs of this report.",
-        least=LEAST_REACHED,
-    )
-    return Drawn(Figure(ACCEPTANCE, t("Acceptance by position of the draft"), caption), *printed)
+        printed = _plot_acceptance(shown)
+    parts = [
+        t(
+            "How often a draft is accepted where all before it were, by its position: level where acceptance is "
+            "independent of what went before. Positions reached fewer than {least} times are left out, and so is "
+            "replayed acceptance. All static batches together.",
+            least=LEAST_REACHED,
+        )
+    ]
+    if len(lines) > len(shown):
+        parts.append(t("Left out: {count} more lines; the table has them.", count=len(lines) - len(shown)))
+    parts.append(t("Source: the runs of this report."))
+    return Drawn(Figure(ACCEPTANCE, t("Acceptance by position of the draft"), " ".join(parts)), *printed)
 
 
 def _acceptance_lines(cells: Sequence[DraftedCell]) -> dict[str, list[tuple[int, int]]]:
-    """Method and task to (reached, accepted) by position, the longest lines first named first kept."""
+    """What drafts, at which options and on which task, to (reached, accepted) by position; replayed ones left out.
+
+    Cells of one name differ in the static batch or the run alone. What a trace accepted was chosen, not found.
+    """
+    own = [cell for cell in cells if cell.reading not in ("replay", "invalid")]
+    models = [f"{wording.say_model(cell.cell)}, {cell.cell.conditions.precision}" for cell in own]
+    has_several = len(set(models)) > 1
     lines: dict[str, list[tuple[int, int]]] = {}
-    for cell in cells:
-        gamma = len(cell.positions)
-        name = f"{cell.method}, gamma {gamma}" + (f", {cell.task}" if cell.task is not None else "")
-        known = lines.get(name, [(0, 0)] * gamma)
-        lines[name] = [(a + c, b + d) for (a, b), (c, d) in zip(known, cell.positions, strict=True)]
+    for cell, model in zip(own, models, strict=True):
+        parts = (model if has_several else None, wording.say_drafts(cell.cell), cell.task)
+        name = ", ".join(part for part in parts if part is not None)
+        both = itertools.zip_longest(lines.get(name, []), cell.positions, fillvalue=(0, 0))
+        lines[name] = [(a + c, b + d) for (a, b), (c, d) in both]
     return {name: counts for name, counts in lines.items() if counts and counts[0][0] >= LEAST_REACHED}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from tokbench.derive.repetitions import ByWorker, UndefinedError, decode_rate, finished_trials
+from tokbench.derive.speculation.passes import EXPERIMENT, points_of, seconds_by_m
 from tokbench.derive.speculation.rounds import drafting_of, rounds_of, tokens_per_round
 from tokbench.derive.words import t
 from tokbench.record.run import CellRecord, Run, Trial
@@ -17,7 +18,6 @@ from tokbench.record.spec import CellSpec
 
 CostSource = Literal["rounds", "apart"]
 """Whether a cost was timed in the rounds that it predicts, or by itself in another cell or experiment of the run."""
-VERIFY_EXPERIMENT = "verify_cost"
 
 
 class Pair(NamedTuple):
@@ -163,20 +163,21 @@ def _plain_rate(cell: CellRecord) -> float:
 
 
 def _verify_apart(run: Run, cell: CellRecord) -> float | None:
-    """Time of gamma + 1 tokens a row over that of one, as the experiment of this run measured it; None without it."""
-    found: dict[int, list[float]] = {}
-    for other in run.cells.values():
-        experiment = other.spec.experiment
-        if experiment == "none" or experiment.kind != VERIFY_EXPERIMENT or not _is_same_pass(other.spec, cell.spec):
-            continue
-        for point in (point for trial in other.good_trials() for point in trial.points):
-            m = point.settings.get("m")
-            if point.experiment == VERIFY_EXPERIMENT and isinstance(m, int):
-                found.setdefault(m, []).append(point.duration_s)
+    """Time of gamma + 1 tokens a row over that of one, paired within each repetition of the run's experiment.
+
+    None without it. At the same prompt length where the run has it: the deeper the cache, the more a pass reads.
+    """
+    probes = [other for other in run.cells.values() if _probes_verifying(other.spec, cell.spec)]
+    length = cell.spec.workload.prompt_tokens
+    probes = [other for other in probes if other.spec.workload.prompt_tokens == length] or probes
     tokens = drafting_of(cell).gamma + 1
-    if not found.get(1) or not found.get(tokens):
-        return None
-    return statistics.median(found[tokens]) / statistics.median(found[1])
+    timed = [seconds_by_m(points_of(trial)) for other in probes for trial in other.good_trials()]
+    ratios = [seconds[tokens] / seconds[1] for seconds in timed if {1, tokens} <= seconds.keys()]
+    return statistics.median(ratios) if ratios else None
+
+
+def _probes_verifying(spec: CellSpec, of: CellSpec) -> bool:
+    return spec.experiment != "none" and spec.experiment.kind == EXPERIMENT and _is_same_pass(spec, of)
 
 
 def _is_same_pass(one: CellSpec, other: CellSpec) -> bool:

@@ -96,6 +96,15 @@ def events_by_prompt(cell: CellRecord) -> list[list[SpeculationRounds]]:
     return list(found.values())
 
 
+def events_once(cell: CellRecord) -> list[SpeculationRounds]:
+    """The first event of each prompt: what a repetition of it shows again would make a count look surer than it is.
+
+    Raises:
+        UndefinedError: nothing is drafted, or no round was recorded.
+    """
+    return [events[0] for events in events_by_prompt(cell)]
+
+
 def tokens_per_round(trial: Trial) -> float:
     """Mean over rows of a repetition of the tokens that a round gave the row, the target's own included.
 
@@ -109,15 +118,12 @@ def tokens_per_round(trial: Trial) -> float:
 def acceptance_at_position(cell: CellRecord) -> list[tuple[int, int]]:
     """Per position of a draft, how often it was reached with all before it accepted, and how often accepted then.
 
+    Each prompt counts once.
+
     Raises:
         UndefinedError: nothing is drafted, or no round was recorded.
     """
-    rounds = [
-        found
-        for group in events_by_prompt(cell)
-        for event in group
-        for found in zip(event.drafted, event.accepted, strict=True)
-    ]
+    rounds = [found for event in events_once(cell) for found in zip(event.drafted, event.accepted, strict=True)]
     most = max((drafted for drafted, _ in rounds), default=0)
     return [
         (

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tokbench.arithmetic import tokens_per_round
 from tokbench.derive.repetitions import UndefinedError
-from tokbench.derive.speculation.rounds import events_by_prompt
+from tokbench.derive.speculation.rounds import events_once
 from tokbench.derive.words import t
 from tokbench.record.run import CellRecord
 
@@ -39,14 +39,14 @@ class RunLengths(NamedTuple):
 
 
 def find_run_lengths(cell: CellRecord) -> RunLengths:
-    """The accepted drafts of every full round of a cell, against the geometric law cut at gamma.
+    """The accepted drafts of every full round of a cell, each prompt once, against the geometric law cut at gamma.
 
     Rounds of one prompt are taken as independent of one another: where they are not, the p-value is too small.
 
     Raises:
         UndefinedError: no round, or none that drafted as many as asked.
     """
-    events = [event for group in events_by_prompt(cell) for event in group]
+    events = events_once(cell)
     gamma = max((drafted for event in events for drafted in event.drafted), default=0)
     full = [n for event in events for d, n in zip(event.drafted, event.accepted, strict=True) if d == gamma]
     if gamma == 0 or not full:

@@ -16,7 +16,7 @@ from tokbench.record.spec import ExperimentSpec, Option
 
 DESCRIPTION = (
     "decode windows with a free link, one with a delay (options latency_us, default 10; gb_per_s, default 64: PCIe 5.0 "
-    "x16 as the claims take it) and the exchanges alone; engine.options.cut says how the model is cut"
+    "x16 as the claims take it; steps, default 16) and the exchanges alone; engine.options.cut says how the model lies"
 )
 DEFAULTS: dict[str, float] = {"latency_us": 10.0, "gb_per_s": 64.0, "steps": 16}
 ORDER = ("free", "delayed", "delayed", "free")
@@ -41,7 +41,7 @@ class LinkedEngine(Protocol):
         """Wait so long at every exchange from now on."""
 
     def exchanged(self) -> tuple[int, int]:
-        """Exchanges of the last decode, and bytes that one process sent in them."""
+        """Exchanges of the last decode, and bytes that passed: of one process what it sent, of a pipeline both ways."""
 
     def exchange_alone(self) -> None:
         """The exchanges of the last decode once more, with nothing computed between them and no delay."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tokbench.errors import PlugError
+from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
 from tokbench.record.observations import ExperimentPoint
 from tokbench.record.spec import ExperimentSpec
@@ -36,6 +37,7 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
 
     Raises:
         PlugError: an unknown option or text, or an engine that shows no model or tokenizer.
+        TrialError: the model's numbers overflowed.
     """
     chunks = _cut(engine, spec)
     if not isinstance(engine, TorchEngine):
@@ -44,6 +46,10 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
         begun = engine.sync()
         nats = _nats(engine.model, ids)
         ended = engine.sync()
+        if not math.isfinite(nats):
+            raise TrialError(
+                f"chunk {index} of {chunks.text}: {nats} nats, the model's numbers overflow", cause="engine"
+            )
         yield ExperimentPoint(
             trial_id=trial_id,
             window_id=f"{trial_id}/experiment/{index}",

@@ -14,7 +14,7 @@ DESCRIPTION = EngineDescription(
     what="a Llama in JAX, compiled by XLA; float32, static cache, greedy",
     modes=("compiled",),
     devices=("cpu", "cuda"),
-    packages=("jax", "jaxlib", "safetensors", "numpy"),
+    packages=("jax", "jaxlib", "numpy"),
     extra="jax",
     lives_apart=True,
 )

@@ -14,7 +14,7 @@ DESCRIPTION = EngineDescription(
     what="a Llama in MLX; float32, static cache, greedy",
     modes=("eager",),
     devices=("cpu", "mps"),
-    packages=("mlx", "safetensors", "numpy"),
+    packages=("mlx", "numpy"),
     extra="mlx",
     lives_apart=True,
 )

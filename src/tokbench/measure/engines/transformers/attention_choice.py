@@ -17,6 +17,24 @@ PASSES = 5
 Timer = Callable[[Callable[[], None]], float]
 
 
+def take_fastest(model: Any, cache: Any, tokens: int, filled: int) -> tuple[str, ...]:
+    """Let the model take the fastest of our kernels over a cell's own cache; what was found, for the record.
+
+    `tokens`: of each row in one pass, a token with its drafts. Nothing where the model's kernel is none of them.
+    """
+    config = model.config
+    if config._attn_implementation not in CANDIDATES:
+        return ()
+    queries = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+    try:
+        name, note = fastest_attention(cache, queries * tokens, filled, time_on_device)
+    except torch.OutOfMemoryError:
+        return ("attention kernels were not timed: no memory left for it",)
+    if config._attn_implementation != name:
+        model.set_attn_implementation(name)
+    return (note,)
+
+
 def fastest_attention(cache: Any, queries: int, filled: int, timer: Timer) -> tuple[str, str]:
     """Name of the fastest kernel over every layer of `cache`, and a note with all times.
 

@@ -236,6 +236,10 @@ class TransformersEngine:
             raise TrialError("prompts can only be exchanged for as many of the same length", cause="engine")
         self._ids.copy_(ids)
 
+    def draw_from(self, repetition: int) -> None:
+        """Let the next prefill begin with the random numbers, and the trace, of that repetition of the cell."""
+        self._open_loop().draw_again(repetition)
+
     @torch.inference_mode()
     def prefill(self) -> Step:
         """Process the staged prompts up to the first output token of every row."""
@@ -335,6 +339,7 @@ class TransformersEngine:
         return []
 
     def close(self) -> None:
-        """Free the cache and the weights."""
+        """Free the cache and the weights, those of a draft too."""
         self._model = None
         self._release()
+        self._keeper.turn_to(None)

@@ -68,7 +68,22 @@ def load_model(request: EngineRequest) -> Any:
         from tokbench.measure.engines.transformers import mla  # a model class of transformers
 
         mla.install(model, request.engine.attention)
+    _take_advice_off(model)
     return model.eval()
+
+
+def _take_advice_off(model: Any) -> None:
+    """Keep of the weights' generation_config.json the ids alone: `generate` follows its penalties even when greedy.
+
+    Source: Qwen2.5-1.5B-Instruct, generation_config.json, repetition_penalty 1.1; transformers 5.23,
+    generation/utils.py, `_prepare_generation_config`.
+    """
+    from transformers import GenerationConfig
+
+    given = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=given.bos_token_id, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
+    )
 
 
 def _attention(request: EngineRequest) -> dict[str, str]:

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
 from tokbench.measure.engines.transformers import attention, caches, graphs, kernels, replay
-from tokbench.measure.engines.transformers.attention_choice import CANDIDATES, fastest_attention, time_on_device
+from tokbench.measure.engines.transformers.attention_choice import take_fastest
 from tokbench.measure.engines.transformers.compiling import compiled, cpu_backend
 from tokbench.measure.engines.transformers.experts_drawn import follow_steps
 from tokbench.measure.engines.transformers.options import Options
@@ -149,10 +149,10 @@ class _Loop(abc.ABC):
         """Back to just after the prefill."""
         self.rewind(self.work.prompt_tokens)
 
-    def draw_again(self) -> None:
-        """Let the next prefill start the random numbers from their beginning; nothing where none are drawn."""
+    def draw_again(self, repetition: int = 0) -> None:
+        """Let the next prefill start the random numbers of a repetition; nothing where none are drawn."""
         if self._noise is not None:
-            self._noise.restart()
+            self._noise.restart(repetition)
 
     @abc.abstractmethod
     def _pass(self) -> None:
@@ -305,17 +305,9 @@ class CompiledLoop(_Loop):
 
     def _choose_attention(self) -> tuple[str, ...]:
         """Take the fastest of our kernels over this cell's cache, unless the config named one; what was found."""
-        if self._model.config._attn_implementation not in CANDIDATES or not self._options.time_attention:
+        if not self._options.time_attention:
             return ()
-        config = self._model.config
-        queries = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
-        try:
-            name, note = fastest_attention(self._cache, queries, self.work.prompt_tokens, time_on_device)
-        except torch.OutOfMemoryError:
-            return ("attention kernels were not timed: no memory left for it",)
-        if self._model.config._attn_implementation != name:
-            self._model.set_attn_implementation(name)
-        return (note,)
+        return take_fastest(self._model, self._cache, 1, self.work.prompt_tokens)
 
     def restart(self) -> None:
         """Back to just after the prefill, so that trying a step out never runs over a buffer's end."""

@@ -8,6 +8,8 @@ kernel as without offloading.
 from __future__ import annotations
 
 import math
+import os
+import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -19,6 +21,7 @@ from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
 from tokbench.measure.engines.transformers.experts_drawn import list_experts
 from tokbench.measure.engines.transformers.options import Options
+from tokbench.units import BYTES, format_value
 
 
 class HostWeight(torch.nn.Parameter):
@@ -95,12 +98,23 @@ def _waves(hit: list[int], held: Collection[int], places: int) -> Iterator[list[
 
 
 def _to_host(whole: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A copy in pinned memory for a GPU; for a CPU in a file without a name, mapped into memory."""
+    """A copy in pinned memory for a GPU; for a CPU in a file without a name, mapped into memory.
+
+    Raises:
+        PlugError: the disk has no room for it: a page that cannot be written would end the process without a word.
+    """
     if device.type != "cpu":
         return whole.cpu().pin_memory()
     with tempfile.NamedTemporaryFile(prefix="tokbench-experts-") as file:
         size = whole.numel() * whole.element_size()
         file.truncate(size)
+        try:
+            if sys.platform == "linux":
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            needed = f"{format_value(size, BYTES)} in {tempfile.gettempdir()}: {error.strerror}"
+            message = f"engine.options.resident_experts: a layer's experts need {needed}"
+            raise PlugError(message, fix="name a folder with room in TMPDIR, or leave more experts resident") from None
         mapped = torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8)
     stored = mapped.view(whole.dtype).view(whole.shape)
     return stored.copy_(whole)

@@ -54,9 +54,9 @@ class Noise:
         self._repetitions += 1
         self.refill()
 
-    def restart(self) -> None:
-        """Let the next repetition be the first again."""
-        self._repetitions = 0
+    def restart(self, repetition: int = 0) -> None:
+        """Let the next repetition be that one, the first unless said otherwise."""
+        self._repetitions = repetition
 
     def refill(self) -> None:
         """Draw all numbers anew. Never waits for the device."""

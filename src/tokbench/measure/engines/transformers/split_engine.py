@@ -222,7 +222,7 @@ class LinkedEngine(SplitEngine):
         return super().decode(steps)
 
     def exchanged(self) -> tuple[int, int]:
-        """Exchanges of the last decode, and bytes that one process sent in them."""
+        """Exchanges of the last decode, and bytes that passed: of one process what it sent, of a pipeline both ways."""
         found = self._own_link().exchanges
         return len(found), sum(size for _, size in found)
 

@@ -12,7 +12,7 @@ import torch
 
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork, EngineRequest, Step
-from tokbench.measure.engines.transformers import attention, caches, kernels
+from tokbench.measure.engines.transformers import attention, attention_choice, caches, kernels
 from tokbench.measure.engines.transformers.clocks import StepClock
 from tokbench.measure.engines.transformers.drafting import METHODS, find_opener
 from tokbench.measure.engines.transformers.drafting.cuts import open_cuts
@@ -67,6 +67,7 @@ class DraftingLoop:
         self._positions = torch.arange(work.prompt_tokens, device=self._device).expand(work.rows, -1)
         self._prompt_state: torch.Tensor | None = None
         self._made = self._repetitions = 0
+        self._chosen: tuple[str, ...] = ()
 
     def _room(self, seat: Seat) -> Room:
         """What the drafter is opened with."""
@@ -114,7 +115,7 @@ class DraftingLoop:
         rule = "as a trace says: REPLAY, no token means anything" if spec.method == "replay" else _RULES[spec.accept]
         passes = () if self._verify.note is None else (f"verification: {self._verify.note}",)
         said = f"speculation: {spec.method}, {spec.gamma} drafts a round, accepted {rule}"
-        return (said, *self._drafter.notes, *passes)
+        return (said, *self._drafter.notes, *passes, *self._chosen)
 
     @property
     def kernels_per_step(self) -> int | None:
@@ -142,9 +143,8 @@ class DraftingLoop:
             raise TrialError("a prefill needs an empty cache: rewind to 0 first", cause="engine")
         if self._noise is not None:
             self._noise.begin()
-        if self._draws.cursor is not None:
-            self._draws.cursor.fill_(self._repetitions * self.work.output_tokens)
         self._repetitions += 1
+        self._begin_trace()
         found = self._read_prompt(ids)
         prompt = self.work.prompt_tokens
         self._rows.tokens[:, :prompt].copy_(ids)
@@ -152,6 +152,11 @@ class DraftingLoop:
         self._prompt_state = None if found.hidden is None else found.hidden[:, -1:].clone()
         self._set(1)
         self._drafter.prefill(ids, found.hidden)
+
+    def _begin_trace(self) -> None:
+        """Stand where the trace of this repetition begins; nothing where none is followed."""
+        if self._draws.cursor is not None:
+            self._draws.cursor.fill_((self._repetitions - 1) * self.work.output_tokens)
 
     def _read_prompt(self, ids: torch.Tensor) -> Read:
         """The whole prompt, in chunks where the config asks for them."""
@@ -189,6 +194,9 @@ class DraftingLoop:
         """Compile and capture; the cache has to be rewound to 0 after it."""
         if not self._is_compiled:
             return
+        if self._device.type == "cuda" and self._options.time_attention:  # as a single token's pass does (loops.py)
+            filled = self.work.prompt_tokens
+            self._chosen = attention_choice.take_fastest(self._model, self._cache, self._gamma + 1, filled)
         self._verify.compile(self._options, self._device.type, self.restart)
         self._drafter.compile(self.restart)
 
@@ -270,14 +278,15 @@ class DraftingLoop:
         self._made = position - self.work.prompt_tokens + 1 if position else 0
 
     def restart(self) -> None:
-        """Back to just after the prefill."""
+        """Back to just after the prefill, the trace too: a pass that is tried out twice does the same."""
         self.rewind(self.work.prompt_tokens)
+        self._begin_trace()
 
-    def draw_again(self) -> None:
-        """Let the next prefill start random numbers and trace from their beginning."""
-        self._repetitions = 0
+    def draw_again(self, repetition: int = 0) -> None:
+        """Let the next prefill start random numbers and trace where those of a repetition begin."""
+        self._repetitions = repetition
         if self._noise is not None:
-            self._noise.restart()
+            self._noise.restart(repetition)
 
     def states(self) -> list[torch.Tensor]:
         """Cached keys and values, layer by layer, as far as they are filled: (rows, heads, tokens, width) each."""

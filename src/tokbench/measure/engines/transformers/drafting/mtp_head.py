@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tokbench.errors import PlugError
@@ -169,9 +170,8 @@ def load_head(folder: Path, target: Any, target_name: str, source: str) -> tuple
     parts = parts_of(target)
     with torch.device(target.device):
         head = MtpHead(parts).to(target.dtype)
-    tensors = load_file(str(folder / WEIGHTS_FILE))
     try:
-        head.load_state_dict(tensors)
-    except RuntimeError as error:
+        head.load_state_dict(load_file(str(folder / WEIGHTS_FILE)))
+    except (RuntimeError, SafetensorError) as error:
         raise PlugError(f"{folder / WEIGHTS_FILE} does not fit {target_name}: {error}", fix=how) from None
     return head.eval().requires_grad_(False), facts

@@ -21,8 +21,8 @@ from tokbench.measure.engines.transformers.drafting.drafter import Room
 from tokbench.record.spec import SpeculationSpec
 
 REPLAY = "replay"
-TRACE_ROUNDS = 4096
-"""Rounds of a drawn trace before it begins anew."""
+TRACE_ROUNDS = 16_384
+"""Rounds of a drawn trace before it begins anew: 128 repetitions of 128 tokens follow rounds of their own."""
 
 
 class Chosen(NamedTuple):

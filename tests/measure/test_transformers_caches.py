@@ -119,7 +119,7 @@ class Attending:
     """As much of a model as choosing a kernel asks for: twelve query heads to three key heads."""
 
     def __init__(self, name: str) -> None:
-        self.config = LlamaConfig(num_attention_heads=12, num_key_value_heads=3)
+        self.config = LlamaConfig(hidden_size=96, num_attention_heads=12, num_key_value_heads=3)
         self.set_attn_implementation(name)
 
     def set_attn_implementation(self, name: str) -> None:

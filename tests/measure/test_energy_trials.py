@@ -212,7 +212,7 @@ def test_a_run_of_the_command_line_records_energy_trials_and_what_the_meter_show
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Path(__file__).resolve().parents[2] / "configs" / "fake-energy.yaml"
-    shorter = ("energy.window=0.5", "stop.min_repetitions=1", "stop.max_repetitions=1", "stop.blocks=1")
+    shorter = ("energy.window=2", "stop.min_repetitions=1", "stop.max_repetitions=1", "stop.blocks=1")
     typed = ["tokbench", "run", str(config), "--out", str(tmp_path / "run"), "--no-report"]
     monkeypatch.setattr(sys, "argv", [*typed, *(part for item in shorter for part in ("--set", item))])
     assert 0 == app.main()

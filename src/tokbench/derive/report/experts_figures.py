@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -152,7 +153,7 @@ def _plot_coverage(groups: dict[str, list[Coverage]]) -> Printed:
     for index, (name, members) in enumerate(groups.items()):
         color, marker = OKABE_ITO[index], MARKERS[index]
         rows = [one.item.rows for one in members]
-        errors = [one.error or 0.0 for one in members]
+        errors = [math.nan if one.error is None else one.error for one in members]  # an unknown one has no bar
         counted = [one.distinct for one in members]
         axes.errorbar(rows, counted, yerr=errors, fmt=marker, color=color, markersize=9, capsize=3, label=name)
         curve = _rows_between(rows[0], rows[-1])

@@ -60,18 +60,22 @@ def open_engine(mode: str, attention: str | None = None, **options: Any) -> Any:
     return load_plug("transformers").open_engine(request)
 
 
-def harness_rate(engine: Any, work: Any) -> float:
-    """Decode tokens per second as a trial of tokbench measures it."""
+def harness_rates(engine: Any, work: Any) -> tuple[float, float]:
+    """Decode tokens per second as a trial of tokbench measures it: over all steps, and by the median step."""
     from tokbench.measure.load import run_static_batch
     from tokbench.record.observations import StepTrace
-    from tokbench.record.timings import decode_rate_per_row
+    from tokbench.record.timings import decode_rate_per_row, step_durations_s
 
     events = list(run_static_batch(engine, work, "t", keep_tokens=False))
-    rate = decode_rate_per_row(
-        [event for event in events if isinstance(event, StepTrace) and event.window_id == "t/decode"]
-    )
+    traces = [event for event in events if isinstance(event, StepTrace) and event.window_id == "t/decode"]
+    rate = decode_rate_per_row(traces)
     assert rate is not None
-    return rate
+    return rate, 1 / statistics.median(step for trace in traces for step in step_durations_s(trace))
+
+
+def harness_rate(engine: Any, work: Any) -> float:
+    """Decode tokens per second as a trial of tokbench measures it."""
+    return harness_rates(engine, work)[0]
 
 
 def bare_eager(model: Any, ids: Any, steps: int) -> float:
@@ -157,8 +161,9 @@ class HandLoop:
         return bare_compiled(self._model, self._ids, steps, self._cache, self._step)
 
 
-def read_rates(engine: Any, work: Any, pairs: int) -> tuple[list[float], list[float]]:
-    """Bytes per second of decode (weights, and the cache at its real mean length), beside a sum over 512 MB.
+def read_rates(engine: Any, work: Any, pairs: int) -> tuple[list[float], list[float], list[float]]:
+    """Bytes per second of decode and of its median step (weights, and the cache at its real mean length), beside a sum
+    over 512 MB.
 
     The sum is taken before and after each decode, and their geometric mean stands beside it: on a shared machine the
     memory's own rate changes from second to second.
@@ -180,13 +185,15 @@ def read_rates(engine: Any, work: Any, pairs: int) -> tuple[list[float], list[fl
     for _ in range(2):
         harness_rate(engine, work)
         before = reading()
-    ours, theirs = [], []
+    ours, medians, theirs = [], [], []
     for _ in range(pairs):
-        ours.append(harness_rate(engine, work) * size)
+        over_all, by_median = harness_rates(engine, work)
+        ours.append(over_all * size)
+        medians.append(by_median * size)
         after = reading()
         theirs.append(math.sqrt(before * after))
         before = after
-    return ours, theirs
+    return ours, medians, theirs
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -217,8 +224,13 @@ def measure(options: Options) -> dict[str, Any]:
     ):
         above, below = paired(first, second, options.pairs)
         results[name] = {**dataclasses.asdict(_ratio(above, below)), "ours": above, "theirs": below}
-    above, below = read_rates(compiled, work, 2 * options.pairs)
+    above, medians, below = read_rates(compiled, work, 2 * options.pairs)
     results["read_share"] = {**dataclasses.asdict(_ratio(above, below)), "ours": above, "theirs": below}
+    results["read_share_of_median_step"] = {
+        **dataclasses.asdict(_ratio(medians, below)),
+        "ours": medians,
+        "theirs": below,
+    }
     results["read_share_median"] = statistics.median(a / b for a, b in zip(above, below, strict=True))
     cost = harness_cost_s()
     results["harness_cost_per_step_s"] = cost

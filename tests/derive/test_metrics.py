@@ -343,6 +343,14 @@ def test_nominal_share_uses_the_datasheet(batch: CellResult) -> None:
     assert value_of(batch, "nominal_bandwidth_used_ratio") == pytest.approx(expected, rel=1e-9)
 
 
+def test_one_long_step_lowers_the_mean_share_and_not_the_medians(batch: CellResult) -> None:
+    # Steps of 10, 10, 10 and 20 ms: 80 tokens/s on the mean, 100 by the median.
+    assert value_of(batch, "bandwidth_used_p50_ratio") == pytest.approx(
+        value_of(batch, "bytes_read_per_step") * 100 / 2e12
+    )
+    assert value_of(batch, "bandwidth_used_ratio") == pytest.approx(value_of(batch, "bytes_read_per_step") * 80 / 2e12)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -380,6 +388,7 @@ def test_requests_leave_undefined(requests: CellResult, name: str) -> None:
         "matmul_flops_per_s",
         "roofline_decode_tokens_per_s",
         "bandwidth_used_ratio",
+        "bandwidth_used_p50_ratio",
         "nominal_bandwidth_used_ratio",
         "flops_used_ratio",
         "nominal_flops_used_ratio",

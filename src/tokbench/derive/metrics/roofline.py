@@ -13,6 +13,7 @@ from tokbench.derive.repetitions import ceiling_beside, decode_rates, finished_t
 from tokbench.derive.words import mark, t
 from tokbench.record.catalog import DeviceRow, find_device
 from tokbench.record.facts import CeilingFacts
+from tokbench.stats import percentile
 from tokbench.units import BYTES_PER_S, BYTES_PER_STEP, FLOPS_PER_S, RATIO, TOKENS_PER_S, Better
 
 CACHE_MULTIPLE = 2
@@ -279,6 +280,18 @@ def bandwidth_used_ratio(context: CellContext) -> Values:
     size, rates = memory_bytes_per_step(context), decode_rates(context.cell)
     ceilings = [ceiling_beside(trial) or _read_ceiling(context) for trial in finished_trials(context.cell)]
     return [rate * size / ceiling for rate, ceiling in zip(rates, ceilings, strict=True)]
+
+
+@metric(RATIO, Better.HIGHER, mark("Bandwidth used by the median step"), order=9)
+def bandwidth_used_p50_ratio(context: CellContext) -> Values:
+    """Share of that ceiling that the median step of decode used: a few interrupted steps do not count here.
+
+    Formula: bytes read per step / itl_p50_s / the ceiling of bandwidth_used_ratio.
+    """
+    _needs_steps(context)
+    size = memory_bytes_per_step(context)
+    ceilings = [ceiling_beside(trial) or _read_ceiling(context) for trial in finished_trials(context.cell)]
+    return [size / percentile(gaps, 50) / rate for gaps, rate in zip(context.gaps_s, ceilings, strict=True)]
 
 
 @metric(RATIO, Better.HIGHER, mark("Bandwidth used, datasheet"), order=6)

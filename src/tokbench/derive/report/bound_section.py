@@ -22,7 +22,7 @@ from tokbench.derive.report.bound_tables import (
     unit_cell,
 )
 from tokbench.derive.report.document import DASH, Block, Cell, Code, Column, Paragraph, Section, Table, bullets
-from tokbench.derive.report.fields import cell_columns, cell_fields, in_run
+from tokbench.derive.report.fields import cell_columns, cell_fields, in_run, share_field
 from tokbench.derive.report.material import Material
 from tokbench.derive.standing import estimate_of
 from tokbench.derive.words import SEMICOLON, join, mark, say, t
@@ -243,12 +243,16 @@ def _cells_blocks(material: Material) -> tuple[Block, ...]:
     rows = tuple(_bound_row(bound, material) for item in material.bounds for bound in item.cells)
     if not rows:
         return ()
-    titles = (t("Step time"), t("Memory"), t("Arithmetic"), t("Host"), t("Neither"), t("Kernels per step"))
+    titles = (
+        *(t("Step time"), t("Memory"), t("Memory, median step")),
+        *(t("Arithmetic"), t("Host"), t("Neither"), t("Kernels per step")),
+    )
     columns = (*cell_columns(), *(Column(title, "", "right") for title in titles), Column(t("Bound by")))
     caption = t(
         "Memory and arithmetic: the part of a step that reading its bytes, and computing its operations, "
         "would take at the measured ceilings; they may overlap. Neither: the time that the larger of them "
-        "leaves unexplained. Host: the part of the decode window that the host needed to launch it."
+        "leaves unexplained. Host: the part of the decode window that the host needed to launch it. Median step: what "
+        "it has above the mean was lost in few long steps, by other work on the machine."
     )
     return (Table(columns, rows, caption),)
 
@@ -260,6 +264,7 @@ def _bound_row(bound: CellBound, material: Material) -> tuple[Cell, ...]:
         *cell_fields(bound.cell, material.has_several_runs),
         unit_cell(bound.step_s, SECONDS),
         share_cell(bound.memory_share, _why_missing(bound.cell, "bandwidth_used_ratio")),
+        share_field(bound.cell, "bandwidth_used_p50_ratio"),
         share_cell(bound.compute_share, _why_missing(bound.cell, "flops_used_ratio")),
         share_cell(bound.host_share, t("not recorded, or device and host are one")),
         unit_cell(bound.rest_s, SECONDS, t("no share is known")),

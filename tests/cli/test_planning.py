@@ -37,3 +37,19 @@ def test_the_plan_says_that_one_process_tells_no_spread(tmp_path: Path, capsys: 
     said = planned(tmp_path, capsys, config_text(("a", "b")))
     assert "later ones in the same worker processes: no spread between processes is told" in said
     assert "fresh" not in said
+
+
+def test_the_plan_says_what_its_time_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """name: asked
+model: {source: "shape:cpu-dense-active", weights: random, dtype: float32}
+engine: {kind: transformers, mode: eager}
+device: cpu
+workload: {kind: synthetic, prompt_tokens: 16, output_tokens: 16}
+load: {kind: static_batch, static_batch: 1}
+"""
+    assert "each without loading and compiling; the budget is" in planned(tmp_path, capsys, text)
+    with_both = (
+        text + "experiment: [none, {kind: verify_cost}]\nspeculation: [none, {method: prompt_lookup, gamma: 2}]\n"
+    )
+    said = planned(tmp_path, capsys, with_both + "exclude: [{experiment.kind: verify_cost, speculation.gamma: 2}]\n")
+    assert "without loading, compiling, the experiments of 1 cells and what drafts cost or save in 1 cells" in said

@@ -85,7 +85,8 @@ class ConsoleProgress:
         if rate is None:
             return
         ceiling, size = self._ceilings.get(cell.cell.spec.model.dtype), cell.step_bytes
-        share = f", {rate * size / ceiling:.0%} of the roofline" if ceiling and size else ""
+        is_plain = cell.cell.spec.speculation == "none"  # with drafts a pass gives several tokens
+        share = f", {rate * size / ceiling:.0%} of the roofline" if is_plain and ceiling and size else ""
         text = f"{format_number(rate)} tokens/s per user{share} (repetition {repetitions})"
         if self._live is not None and self._task is not None:
             self._live.update(self._task, state=f"{text}, {self._left()}")

@@ -74,12 +74,25 @@ def _print(plan: Plan) -> None:
     expected = plan.expected_s(repetitions)
     if expected is not None:
         typer.echo(
-            f"\n{len(plan.cells())} cells, about {expected:.0f} s for {repetitions} repetitions each without loading "
-            f"and compiling; the budget is {plan.config.run.budget.total:.0f} s"
+            f"\n{len(plan.cells())} cells, about {expected:.0f} s for {repetitions} repetitions each without loading"
+            f"{_besides(plan)}; the budget is {plan.config.run.budget.total:.0f} s"
         )
     typer.echo(_blocks(plan))
     if not plan.is_interleaved:
         typer.echo("the groups do not fit in memory together: they are measured apart (not interleaved)")
+
+
+def _besides(plan: Plan) -> str:
+    """What the expected time leaves out."""
+    specs = [cell.cell.spec for cell in plan.cells() if cell.refusal is None]
+    experiments = sum(spec.experiment != "none" for spec in specs)
+    drafting = sum(spec.speculation != "none" for spec in specs)
+    also = ["compiling"]
+    if experiments:
+        also.append(f"the experiments of {experiments} cells")
+    if drafting:
+        also.append(f"what drafts cost or save in {drafting} cells")
+    return f", {', '.join(also[:-1])} and {also[-1]}" if also[1:] else " and compiling"
 
 
 def _loads(plan: Plan) -> int:

@@ -20,6 +20,7 @@ from tokbench.measure.llama_arrays import (
     LlamaArrays,
     draw_arrays,
     load_arrays,
+    next_logits,
     read_arrays,
     read_shape,
     reference_tokens,
@@ -165,6 +166,9 @@ def test_a_wrong_token_is_found_out(engine: ArrayEngine) -> None:
     engine._arrays = other
     found = engine.check_identity(8)
     assert found is not None and found.first_divergence is not None
+    ids = [*work().prompts[0], *run(engine, 7)[0][: found.first_divergence]]
+    second, best = np.sort(next_logits(other, ids, 1)[0])[-2:]
+    assert pytest.approx(float(best - second), abs=1e-5) == found.top2_gap
 
 
 def test_what_cannot_be_done_is_refused(engine: ArrayEngine) -> None:
@@ -198,7 +202,7 @@ print(json.dumps([tokens, found.first_divergence, engine.check_repeat(8)[0].stat
 """
 
 
-@pytest.mark.parametrize("kind", ["jax", "mlx"])
+@pytest.mark.parametrize("kind", ["jax", "mlx", "tinygrad"])
 def test_a_framework_in_its_own_environment_makes_the_tokens_of_the_reference(kind: str) -> None:
     """Chained to transformers by the test of the reference above."""
     environment = find_environment(EngineSpec(kind=kind), load_plug(kind).DESCRIPTION.packages)

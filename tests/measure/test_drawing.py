@@ -29,7 +29,7 @@ def cell(
     )
 
 
-@pytest.mark.parametrize("kind", ["openvino", "llama_cpp", "vllm", "jax", "mlx"])
+@pytest.mark.parametrize("kind", ["openvino", "llama_cpp", "vllm", "jax", "mlx", "tinygrad"])
 def test_an_engine_that_takes_the_likeliest_token_refuses_a_temperature(kind: str) -> None:
     with pytest.raises(PlugError, match=f"engine '{kind}' in mode 'default' takes the likeliest token"):
         check_draws(cell(kind, "default"))

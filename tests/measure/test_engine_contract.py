@@ -86,6 +86,7 @@ STEP_ENGINES = {
     "transformers": tiny_llama,
     "jax": functools.partial(of_another_framework, "jax", "compiled"),
     "mlx": functools.partial(of_another_framework, "mlx", "eager"),
+    "tinygrad": functools.partial(of_another_framework, "tinygrad", "compiled"),
 }
 """A builder for each plug with a step engine; it opens on a CPU, in a second, without a network."""
 REQUEST_ENGINES = {

@@ -27,7 +27,7 @@ from tokbench.measure.engines import (
     Step,
     Tokenizer,
 )
-from tokbench.measure.llama_arrays import LlamaArrays, facts_of, next_tokens
+from tokbench.measure.llama_arrays import LlamaArrays, facts_of, next_logits
 from tokbench.record.facts import EngineFacts, ModelFacts
 
 PROC = Path("/proc/self")
@@ -127,13 +127,14 @@ class ArrayEngine:
         self.prefill()
         list(self.decode(1))
         compile_s = time.monotonic() - begun
-        size = self._cache_bytes()
+        size = self._cache_bytes(work)
         self.rewind(0)
         return Prepared(work.prompt_tokens + work.output_tokens, size, compile_s if self.graphs_compiled else None)
 
-    def _cache_bytes(self) -> int | None:
-        """Keys and values in float32."""
-        return None if self._kept is None else sum(4 * int(np.prod(array.shape)) for array in self._kept)
+    def _cache_bytes(self, work: CellWork) -> int:
+        """Keys and values of every layer and place, in float32."""
+        shape, places = self._arrays.shape, work.rows * (work.prompt_tokens + work.output_tokens)
+        return 2 * 4 * shape.layers * places * shape.kv_heads * shape.head_dim
 
     def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
         """Take prompts of the same number and length in the place of those prepared."""
@@ -226,9 +227,11 @@ class ArrayEngine:
         work = self._prepared()
         count = min(tokens, work.output_tokens)
         ours = self._work_through(count - 1)[0]
-        theirs = next_tokens(self._arrays, [*(int(token) for token in self._ids[0]), *ours[:-1]], count)
+        logits = next_logits(self._arrays, [*(int(token) for token in self._ids[0]), *ours[:-1]], count)
+        theirs = np.argmax(logits, -1)
         first = next((index for index, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), None)
-        return Divergence("the same arithmetic in NumPy, greedy, without a cache", count, first, None)
+        gap = None if first is None else float(np.diff(np.sort(logits[first])[-2:])[0])
+        return Divergence("the same arithmetic in NumPy, greedy, without a cache", count, first, gap)
 
     def check_repeat(self, steps: int) -> list[Repeat]:
         """The staged prompts twice: tokens, and the cache bit for bit; ends rewound."""

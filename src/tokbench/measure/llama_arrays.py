@@ -228,7 +228,12 @@ def reference_tokens(arrays: LlamaArrays, prompt: Sequence[int], count: int) -> 
 
 
 def next_tokens(arrays: LlamaArrays, ids: Sequence[int], count: int) -> list[int]:
-    """The likeliest token behind each of the last `count` of `ids`, from one forward pass over all of them."""
+    """The likeliest token behind each of the last `count` of `ids`."""
+    return [int(token) for token in np.argmax(next_logits(arrays, ids, count), -1)]
+
+
+def next_logits(arrays: LlamaArrays, ids: Sequence[int], count: int) -> Array:
+    """(count, vocabulary): logits behind each of the last `count` of `ids`, from one forward pass over all of them."""
     shape = arrays.shape
     cosines, sines = rotations(shape, len(ids))
     mask = np.triu(np.full((len(ids), len(ids)), -np.inf, np.float32), 1)
@@ -248,8 +253,8 @@ def next_tokens(arrays: LlamaArrays, ids: Sequence[int], count: int) -> list[int
         normed = _normed(states, layer["mlp_norm"], shape.eps)
         gate = normed @ layer["gate"].T
         states = states + (gate / (1 + np.exp(-gate)) * (normed @ layer["up"].T)) @ layer["down"].T
-    logits = _normed(states[-count:], arrays.norm, shape.eps) @ arrays.head.T
-    return [int(token) for token in np.argmax(logits, -1)]
+    logits: Array = _normed(states[-count:], arrays.norm, shape.eps) @ arrays.head.T
+    return logits
 
 
 def _normed(states: Array, weight: Array, eps: float) -> Array:

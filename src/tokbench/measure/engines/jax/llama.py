@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tokbench.errors import PlugError
 from tokbench.measure.array_engine import ArrayEngine, Kept
@@ -17,6 +18,8 @@ from tokbench.measure.engines import EngineRequest
 from tokbench.measure.llama_arrays import LlamaArrays, LlamaShape, load_arrays, rotations
 from tokbench.record.facts import EngineFacts
 
+_Lists = tuple[list[Any], list[Any]]
+"""Keys and values by layer."""
 ENVIRONMENT = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PRECISION")
 
 
@@ -79,12 +82,13 @@ class JaxLlama:
         return int(self._forward._cache_size())
 
     def open_cache(self, rows: int, tokens: int) -> Kept:
-        """Zeros: (layers, rows, heads, tokens, width)."""
+        """Zeros, for each layer (rows, heads, tokens, width): one array for all is copied whole at every layer."""
         shape = self._shape
-        size = (shape.layers, rows, shape.kv_heads, tokens, shape.head_dim)
+        size = (rows, shape.kv_heads, tokens, shape.head_dim)
         cosines, sines = rotations(shape, tokens)
         self._rotations = (jnp.asarray(cosines), jnp.asarray(sines))
-        return Kept(jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.float32))
+        keys, values = ([jnp.zeros(size, jnp.float32) for _ in range(shape.layers)] for _ in range(2))
+        return Kept(keys, values)
 
     def prefill(self, ids: Any, kept: Kept) -> tuple[Any, Kept]:
         """All prompts in one pass."""
@@ -103,26 +107,25 @@ class JaxLlama:
         token.block_until_ready()
 
     def to_host(self, array: Any) -> Any:
-        """As NumPy."""
-        return jax.device_get(array)
+        """As NumPy; the arrays of all layers as one."""
+        return np.asarray(jax.device_get(array))
 
 
 def forward(
-    shape: LlamaShape, weights: _Weights, turned: tuple[Any, Any], ids: Any, position: Any, kept: tuple[Any, Any]
-) -> tuple[Any, tuple[Any, Any]]:
+    shape: LlamaShape, weights: _Weights, turned: tuple[Any, Any], ids: Any, position: Any, kept: _Lists
+) -> tuple[Any, _Lists]:
     """Tokens `ids`, (rows, tokens), that stand at `position` and behind: the next token, (rows,), and the new cache."""
     count = ids.shape[1]
     cosines, sines = (jax.lax.dynamic_slice_in_dim(table, position, count) for table in turned)
-    places = jnp.arange(kept[0].shape[3])
+    places = jnp.arange(kept[0][0].shape[2])
     seen = places[None, :] <= position + jnp.arange(count)[:, None]
-    keys, values = kept
+    keys, values = list(kept[0]), list(kept[1])
     states = weights.embedding[ids]
     for index, layer in enumerate(weights.layers):
         query, key, value = _heads(shape, layer, states)
         query, key = (_rotated(one, cosines, sines) for one in (query, key))
-        start = (index, 0, 0, position, 0)
-        keys = jax.lax.dynamic_update_slice(keys, key[None], start)
-        values = jax.lax.dynamic_update_slice(values, value[None], start)
+        keys[index] = jax.lax.dynamic_update_slice(keys[index], key, (0, 0, position, 0))
+        values[index] = jax.lax.dynamic_update_slice(values[index], value, (0, 0, position, 0))
         states = states + _attended(shape, query, keys[index], values[index], seen) @ layer["out"].T
         normed = _normed(states, layer["mlp_norm"], shape.eps)
         states = states + (jax.nn.silu(normed @ layer["gate"].T) * (normed @ layer["up"].T)) @ layer["down"].T

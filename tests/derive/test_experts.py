@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from moe_builders import MoeScript
-from tokbench.arithmetic import bytes_read_per_step, expected_distinct_experts
+from tokbench.arithmetic import bytes_read_per_step, expected_distinct_experts, flops_per_token
 from tokbench.derive.evaluate import CellResult, evaluate
 from tokbench.derive.experts.coverage import find_coverage, find_offloaded
-from tokbench.derive.experts.families import find_grains, find_sparsities, find_triples, step_bytes
+from tokbench.derive.experts.families import (
+    find_grains,
+    find_sparsities,
+    find_triples,
+    first_multiplying,
+    multiplying_s,
+    reading_s,
+    step_bytes,
+)
 from tokbench.derive.experts.touches import resident_share, without_offloading
+from tokbench.derive.report.experts_figures import MAX_LINES, draw_experts
 from tokbench.derive.report.write import write_report
 from tokbench.record.catalog import find_model
+from tokbench.record.facts import CeilingFacts
+from tokbench.record.observations import FactsRead
 from tokbench.record.spec import CellSpec
 from tokbench.record.sweep import expand, read_config
 
@@ -56,6 +68,54 @@ def test_bytes_of_a_mixture_are_by_the_experts_that_it_touched(tmp_path: Path) -
     of_eight = bytes_read_per_step(shape, "float32", 8, context, distinct_experts=21.0).total
     assert step_bytes(found.steps[1].moe) == pytest.approx(of_eight)
     assert step_bytes(None) is None
+
+
+READ_BYTES_PER_S, FLOPS_PER_S = 30e9, 60e9
+"""At them a weight of four bytes is read in the time of four rows' multiplications with it."""
+
+
+def with_ceilings(script: MoeScript) -> MoeScript:
+    script.add(
+        FactsRead(
+            at_ns=script.wait(0),
+            ceilings=CeilingFacts(
+                read_bytes_per_s=READ_BYTES_PER_S,
+                matmul_flops_per_s=FLOPS_PER_S,
+                dtype="float32",
+                buffer_bytes=1 << 29,
+                repetitions=5,
+                method="by hand",
+            ),
+        )
+    )
+    return script
+
+
+def test_both_ceilings_tell_where_the_gain_comes_back(tmp_path: Path) -> None:
+    """Read alone, the gain is gone once all experts are touched; the wider twin's products bring it back."""
+    (found,) = find_triples(cells_of(with_ceilings(triple()), tmp_path))
+    one, eight = found.steps
+    wide, narrow = (find_model(name).shape for name in ("cpu-dense-total", "cpu-moe"))
+    context = 16 + 5 // 2
+    wide_flops = 8 * flops_per_token(wide, context)
+
+    assert one.gain_by_ceilings == pytest.approx(one.gain_by_bytes)
+    assert multiplying_s(eight.total) == pytest.approx(wide_flops / FLOPS_PER_S)
+    assert reading_s(eight.moe) == pytest.approx(
+        bytes_read_per_step(narrow, "float32", 8, context, distinct_experts=21.0).total / READ_BYTES_PER_S
+    )
+    assert eight.gain_by_bytes is not None and eight.gain_by_ceilings is not None
+    assert eight.gain_by_ceilings == pytest.approx(2 * eight.gain_by_bytes, rel=0.05)
+    assert (8, None) == tuple(
+        first_multiplying(found.steps, which) for which in (lambda step: step.total, lambda step: step.moe)
+    )
+
+
+def test_without_ceilings_nothing_is_said_of_them(tmp_path: Path) -> None:
+    (found,) = find_triples(cells_of(triple(), tmp_path))
+
+    assert (None, None) == (found.steps[0].gain_by_ceilings, found.steps[0].price_by_ceilings)
+    assert first_multiplying(found.steps, lambda step: step.total) is None
 
 
 def test_cells_under_other_conditions_are_no_twins(tmp_path: Path) -> None:
@@ -130,8 +190,23 @@ def test_offloaded_cells_stand_beside_each_other(tmp_path: Path) -> None:
     assert half.copied_bytes_per_s == pytest.approx(600 / 0.02, rel=0.01)
 
 
-def test_the_section_says_what_was_found(tmp_path: Path) -> None:
+def test_lines_that_are_not_drawn_are_counted(tmp_path: Path) -> None:
+    """The figure was cut to so many lines without a word."""
     script = triple()
+    for name in ("cpu-moe-8x1", "cpu-moe-128x16"):
+        for rows in (1, 8):
+            script.shaped(name, rows)
+    options = {"prefill_chunk": 8}
+    for name in ("cpu-moe", "cpu-dense-active", "cpu-dense-total"):
+        for rows in (1, 8):
+            script.shaped(name, rows, options=options)
+    (bathtub, *_) = draw_experts(cells_of(script, tmp_path))
+
+    assert f"Left out: {8 - MAX_LINES} lines; the tables have them all." in bathtub.figure.caption
+
+
+def test_the_section_says_what_was_found(tmp_path: Path) -> None:
+    script = with_ceilings(triple())
     script.shaped("cpu-moe-8x1", 8, step_s=near(0.080, 8), touches=[(5, 5)])
     script.shaped("cpu-moe", 8, options={"resident_experts": 0.5}, step_s=near(0.2), touches=[(9,)], copied=[(600,)])
     results = evaluate(script.run(tmp_path), "run")
@@ -140,6 +215,7 @@ def test_the_section_says_what_was_found(tmp_path: Path) -> None:
 
     for words in ("## Mixture of experts", "32 experts of 1,024", "Within 5 %", "Experts left in the host's memory"):
         assert words in text
+    assert "of the wider twin from static batch 8 on, of the mixture at no static batch measured" in text
     names = {path.name for path in paths.figures}
     assert {"experts-bathtub.png", "experts-offload.png"} <= names
     assert "| 8 | 80.1 ms | 2.00 " in text
@@ -158,23 +234,53 @@ def cells_of_config(name: str) -> list[CellSpec]:
     return [cell.spec for cell in expand(config, resolve_max=lambda spec: 1)]
 
 
+def labelled(specs: Sequence[CellSpec], claim: str) -> list[CellSpec]:
+    return [spec for spec in specs if spec.labels["claim"] == claim]
+
+
+def batches(specs: Sequence[CellSpec]) -> set[int]:
+    return {spec.load.static_batch for spec in specs if spec.load.kind == "static_batch"}
+
+
 @pytest.mark.parametrize("name", ["moe.yaml", "moe-h200.yaml"])
 def test_the_configs_hold_what_the_claims_select(name: str) -> None:
     specs = cells_of_config(name)
+    at_eight = [spec for spec in specs if batches([spec]) == {8}]
 
-    def labels(claim: str, key: str) -> set[str]:
-        chosen = [spec for spec in specs if spec.labels["claim"] == claim]
-        return {spec.labels[key] for spec in chosen if spec.load.kind == "static_batch" and spec.load.static_batch == 8}
-
-    assert {"moe", "dense_active", "dense_total"} == labels("moe-triple", "ffn")
-    assert {"fine", "coarse"} <= labels("granularity", "grain")
-    (offloaded,) = (spec for spec in specs if spec.labels["claim"] == "moe-offload")
-    wanted = without_offloading(offloaded)
-    assert [1.0] == [resident_share(spec) for spec in specs if without_offloading(spec) == wanted][:1]
+    assert {"moe", "dense_active", "dense_total"} == {s.labels["ffn"] for s in labelled(at_eight, "moe-triple")}
+    assert {"fine", "coarse"} <= {spec.labels["grain"] for spec in labelled(at_eight, "granularity")}
     for spec in specs:
         experts = find_model(spec.model.source.removeprefix("shape:")).shape.experts
         assert spec.labels["experts"] == str(experts.experts if experts else 1)
-        assert spec.engine.mode == "eager" or spec.model.dtype == "bfloat16"  # else experts are a loop in Python
+
+
+@pytest.mark.parametrize("name", ["moe-routing.yaml", "moe-h200.yaml"])
+def test_an_offloaded_cell_stands_beside_the_same_with_all_experts_resident(name: str) -> None:
+    specs = cells_of_config(name)
+    (offloaded,) = labelled(specs, "moe-offload")
+    wanted = without_offloading(offloaded)
+
+    assert [1.0] == [resident_share(spec) for spec in specs if without_offloading(spec) == wanted][:1]
+
+
+@pytest.mark.parametrize("name", ["moe.yaml", "moe-routing.yaml", "moe-h200.yaml"])
+def test_no_cell_has_a_loop_over_experts_in_python(name: str) -> None:
+    assert all(spec.engine.mode == "eager" or spec.model.dtype == "bfloat16" for spec in cells_of_config(name))
+
+
+def test_grain_and_sparsity_are_measured_at_several_batches_and_three_times_each() -> None:
+    """With one or two repetitions beyond batch 1 a claim on finer experts had no interval."""
+    grain, routing = cells_of_config("moe.yaml"), cells_of_config("moe-routing.yaml")
+    root = Path(__file__).resolve().parents[2] / "configs"
+    stops = [read_config(root / name).run.stop for name in ("moe.yaml", "moe-routing.yaml")]
+
+    assert {1, 4, 8, 16, 64} == batches(labelled(grain, "moe-triple"))
+    for kind in ("coarse", "fine"):
+        assert {8, 16, 64} <= batches([spec for spec in grain if spec.labels["grain"] == kind])
+    for name in ("cpu-moe-32x2", "cpu-moe", "cpu-moe-32x8"):
+        of_shape = [spec for spec in labelled(routing, "sparsity") if spec.model.source == f"shape:{name}"]
+        assert {1, 4, 16} == batches(of_shape)
+    assert [3, 3] == [stop.min_repetitions for stop in stops]
 
 
 def test_a_batch_beyond_memory_is_a_row_of_its_own_and_hides_nothing(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scripted_facts import CPU, GPU
 from scripted_measure import Clock, Fault, ScriptedWorker, config_text, fake_plan
 from tokbench.errors import PlugError
 from tokbench.measure import crew as crew_module
 from tokbench.measure.crew import Crew, GroupLostError
-from tokbench.measure.messages import Command, Done, Failed
+from tokbench.measure.messages import Command, Done, Failed, OpenGroup, Reply
 from tokbench.measure.plan import GroupPlan, Plan
 from tokbench.measure.progress import Silent
 from tokbench.record.store import RunWriter
@@ -168,3 +171,115 @@ def test_a_group_that_is_refused_when_it_is_opened_again_is_lost_and_does_not_en
         made.crew.worker(plan.groups[0], LIMIT_S)
     assert ("w1", True) == (lost.value.worker_id, lost.value.failure.is_refusal)
     assert all(worker.is_closed for worker in made.workers) and not made.crew.has_workers()
+
+
+class Meeting(Tired):
+    """Answers to `open` once as many workers as the barrier asks for are being opened."""
+
+    barrier = threading.Barrier(1)
+
+    def ask(self, command: Command, limit_s: float) -> Iterator[Reply]:
+        if command.command == "open":
+            self.barrier.wait(timeout=20.0)
+        yield from super().ask(command, limit_s)
+
+
+def loading_hall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault = lambda _: Done(), dtypes: tuple[str, ...] = ()
+) -> tuple[Hall, list[GroupPlan]]:
+    """Three groups of an engine that has something to load, on two cores of a CPU."""
+    made, plan = hall(tmp_path, monkeypatch, modes=("a", "b", "c"), fault=fault)
+    groups = []
+    for group, dtype in zip(plan.groups, dtypes or ("float32",) * 3, strict=True):
+        engine = group.spec.engine.model_copy(update={"kind": "transformers"})
+        model = group.spec.model.model_copy(update={"dtype": dtype})
+        groups.append(dataclasses.replace(group, spec=group.spec.model_copy(update={"engine": engine, "model": model})))
+    host = plan.host.model_copy(update={"usable_cores": 2})
+    plan = dataclasses.replace(plan, groups=tuple(groups), host=host, device=CPU)
+    made.crew = Crew(plan, made.crew._writer, made.open, Silent())
+    made.crew.expect(groups)
+    return made, groups
+
+
+def opened(made: Hall) -> list[str]:
+    return [command.group for command in made.heard if isinstance(command, OpenGroup)]
+
+
+def test_the_next_group_loads_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, groups = loading_hall(tmp_path, monkeypatch)
+    monkeypatch.setattr(Meeting, "barrier", threading.Barrier(2))
+    monkeypatch.setattr(
+        made.crew, "_open_worker", lambda group: Meeting(group.group, made.clock, {}, made.fault, made.heard)
+    )
+    first = made.crew.worker(groups[0], LIMIT_S)
+    assert {groups[0].group, groups[1].group} == set(opened(made))
+    assert groups[0].group == first.worker_id
+    assert groups[1].group == made.crew.worker(groups[1], LIMIT_S).worker_id
+    assert 2 == len(opened(made))
+
+
+def test_two_side_by_side_cost_their_time_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted clock moves 5 s for each: ten in all, five a group, and none for the group that was ahead."""
+    made, groups = loading_hall(tmp_path, monkeypatch)
+    made.crew.worker(groups[0], LIMIT_S)
+    made.crew.worker(groups[1], LIMIT_S)
+    assert 10.0 == made.crew.cold_s
+    assert [5.0, 5.0] == [made.crew.open_s[group.group] for group in groups[:2]]
+
+
+def test_a_group_that_fails_ahead_of_its_turn_fails_again_in_it_and_is_not_tried_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Failed(cause="engine", text="no such kernel")
+    lost: set[str] = set()
+    made, groups = loading_hall(
+        tmp_path,
+        monkeypatch,
+        lambda command: refusal if isinstance(command, OpenGroup) and command.group in lost else Done(),
+    )
+    lost.add(groups[1].group)
+    made.crew.worker(groups[0], LIMIT_S)
+    with pytest.raises(GroupLostError, match="no such kernel"):
+        made.crew.worker(groups[1], LIMIT_S)
+    made.crew.worker(groups[2], LIMIT_S)
+    assert 2 == opened(made).count(groups[1].group)
+    assert 1 == opened(made).count(groups[2].group)
+
+
+def test_a_group_of_another_type_waits_for_its_ceilings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, groups = loading_hall(tmp_path, monkeypatch, dtypes=("float32", "bfloat16", "float32"))
+    made.crew.worker(groups[0], LIMIT_S)
+    assert {groups[0].group, groups[2].group} == set(opened(made))
+    made.crew.worker(groups[1], LIMIT_S)
+    assert ["ceilings", "ceilings"] == [c.command for c in made.heard if c.command == "ceilings"]
+
+
+@pytest.mark.parametrize("change", ["one core", "an accelerator", "apart"])
+def test_nothing_loads_beside_where_it_would_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    made, groups = loading_hall(tmp_path, monkeypatch)
+    plan = made.crew._plan
+    changed = {
+        "one core": {"host": plan.host.model_copy(update={"usable_cores": 1})},
+        "an accelerator": {"device": GPU},
+        "apart": {"is_interleaved": False},
+    }[change]
+    monkeypatch.setattr(made.crew, "_plan", dataclasses.replace(plan, **changed))
+    made.crew.worker(groups[0], LIMIT_S)
+    assert [groups[0].group] == opened(made)
+
+
+def test_an_interruption_while_two_load_leaves_no_worker_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(command: Command) -> Done:
+        if isinstance(command, OpenGroup):
+            raise KeyboardInterrupt
+        return Done()
+
+    made, groups = loading_hall(tmp_path, monkeypatch, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.crew.worker(groups[0], LIMIT_S)
+    assert [True, True] == [worker.is_closed for worker in made.workers]
+    assert not made.crew.has_workers()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tokbench.errors import PlugError
 from tokbench.measure.handover import config_json
@@ -42,8 +44,10 @@ class Crew:
         self.measured_ceilings: set[str] = set()
         self.cold_s = 0.0
         """Seconds spent on loading weights and compiling so far."""
+        self._expected: tuple[GroupPlan, ...] = ()
+        """Groups that will have their turns, in that order."""
         self.open_s: dict[str, float] = {}
-        """Seconds that loading took the last time, by group."""
+        """Seconds that loading took the last time, by group; of two side by side half of it each."""
         self._last_cpu_s: dict[str, float] = {}
         """By worker, closed ones included: the sum never falls when one is replaced."""
 
@@ -72,10 +76,7 @@ class Crew:
         if not self._measure_ceilings(worker, group, limit_s):
             self.drop(group)
             worker = self._start(group)
-        begun = time.monotonic()
-        answer = self.ask(worker, open_command(self._plan, group), limit_s)
-        self.open_s[group.group] = time.monotonic() - begun
-        self.cold_s += self.open_s[group.group]
+        answer = self._load(group, limit_s)
         if isinstance(answer, Failed):
             self.drop(group)
             if answer.is_refusal and len(self._plan.groups) == 1 and not self._opened:
@@ -83,6 +84,69 @@ class Crew:
             raise GroupLostError(answer, worker.worker_id)
         self._opened.add(group.group)
         return worker
+
+    def expect(self, groups: Sequence[GroupPlan]) -> None:
+        """Know which groups will be asked for: while one loads, the next may load beside it."""
+        self._expected = tuple(groups)
+
+    def _next_beside(self, group: GroupPlan) -> GroupPlan | None:
+        """The group to load beside this one: imports keep one core busy, and nothing is measured meanwhile.
+
+        None where groups do not fit side by side, on an accelerator and on a single core. Left out are groups whose
+        worker has ceilings to measure first, and the scripted engine, which loads nothing.
+        """
+        plan = self._plan
+        if not plan.is_interleaved or plan.device.kind != "cpu" or plan.host.usable_cores < 2:
+            return None
+        others = (each for each in self._expected if each.group not in {group.group, *self._workers})
+        able = (each for each in others if each.spec.model.dtype in self.measured_ceilings)
+        return next((each for each in able if each.spec.engine.kind != "fake"), None)
+
+    def _load(self, group: GroupPlan, limit_s: float) -> Done | Failed:
+        """Have a group load, and the next one beside it; the first one's answer.
+
+        The second is ahead of its turn: where it fails, its turn will open it again and say why.
+        """
+        begun = time.monotonic()
+        beside = self._start_beside(group)
+        together = [group] if beside is None else [group, beside]
+        answer, *ahead = self._ask_to_open(together, limit_s)
+        took_s = time.monotonic() - begun
+        self.cold_s += took_s
+        self.open_s |= {each.group: took_s / len(together) for each in together}
+        if beside is not None:
+            self._expected = tuple(each for each in self._expected if each.group != beside.group)  # ahead once
+            if isinstance(ahead[0], Failed):
+                self.drop(beside)
+            else:
+                self._opened.add(beside.group)
+        return answer
+
+    def _start_beside(self, group: GroupPlan) -> GroupPlan | None:
+        """Start the worker of the group that loads beside this one; None where there is none, or it cannot start."""
+        beside = self._next_beside(group)
+        if beside is not None:
+            self._progress.open_group(_describe(beside))
+            with contextlib.suppress(GroupLostError):
+                self._start(beside)
+                return beside
+        return None
+
+    def _ask_to_open(self, groups: Sequence[GroupPlan], limit_s: float) -> list[Done | Failed]:
+        """What each says; all at a time. Interrupted, none is left in the middle of it."""
+
+        def ask_one(group: GroupPlan) -> Done | Failed:
+            return self.ask(self._workers[group.group], open_command(self._plan, group), limit_s)
+
+        if len(groups) == 1:
+            return [ask_one(groups[0])]
+        with ThreadPoolExecutor(len(groups)) as pool:
+            try:
+                return list(pool.map(ask_one, groups))
+            except BaseException:
+                for group in groups:
+                    self.drop(group)  # which ends the waiting of the threads
+                raise
 
     def reopening_s(self, group: GroupPlan) -> float:
         """Seconds that a visit will spend on loading first: as long as the last time, none where the worker is open."""

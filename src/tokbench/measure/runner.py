@@ -149,6 +149,7 @@ class Runner:
         )
         if is_fresh:
             self.crew.close()
+        self.crew.expect([turn.group for turn in turns])
         self._writer.append(
             BlockStarted(
                 block=self._block,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from tokbench.arithmetic import ExpertShape, ModelShape
+from tokbench.arithmetic import ExpertShape, ModelShape, flops_per_token
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.experts.touches import ROUTING, resident_share, routing_of, rows_of_step, shape_of
 from tokbench.derive.repetitions import UndefinedError
@@ -64,6 +64,16 @@ class Step:
     def price_by_bytes(self) -> float | None:
         """What `price` would be if a step took as long as its bytes."""
         return _over(step_bytes(self.moe), step_bytes(self.active))
+
+    @property
+    def gain_by_ceilings(self) -> float | None:
+        """What `gain` would be if each step took no longer than the slower of reading and multiplying."""
+        return _over(ceiling_step_s(self.total), ceiling_step_s(self.moe))
+
+    @property
+    def price_by_ceilings(self) -> float | None:
+        """What `price` would be if each step took no longer than the slower of reading and multiplying."""
+        return _over(ceiling_step_s(self.moe), ceiling_step_s(self.active))
 
     @property
     def energy_price(self) -> float | None:
@@ -153,6 +163,36 @@ def step_bytes(cell: CellResult | None) -> float | None:
         return size
     experts = shape_of(cell.record).experts
     return size if experts is None else size + (touched - even) / experts.experts * routed
+
+
+def reading_s(cell: CellResult | None) -> float | None:
+    """Seconds that a step's bytes take at the measured read ceiling; None where either is not known."""
+    return _over(step_bytes(cell), value_of(cell, "read_bytes_per_s"))
+
+
+def multiplying_s(cell: CellResult | None) -> float | None:
+    """Seconds that a step's operations take at the measured matrix-multiply ceiling; None where it is not known.
+
+    Formula: static_batch * flops per token at prompt_tokens + output_tokens // 2 / matmul_flops_per_s.
+    """
+    workload = None if cell is None else cell.record.spec.workload
+    if cell is None or workload is None or workload.prompt_tokens is None:
+        return None
+    flops = flops_per_token(shape_of(cell.record), workload.prompt_tokens + workload.output_tokens // 2)
+    return _over(rows_of_step(cell.record.spec) * flops, value_of(cell, "matmul_flops_per_s"))
+
+
+def ceiling_step_s(cell: CellResult | None) -> float | None:
+    """Seconds of a step at the slower of both ceilings; None where either is not known."""
+    reading, multiplying = reading_s(cell), multiplying_s(cell)
+    return None if reading is None or multiplying is None else max(reading, multiplying)
+
+
+def first_multiplying(steps: Sequence[Step], which: Callable[[Step], CellResult | None]) -> int | None:
+    """The smallest static batch measured from which on multiplying takes longer than reading; None where none does."""
+    known = [(step.rows, reading_s(which(step)), multiplying_s(which(step))) for step in steps]
+    bound = [rows for rows, reading, multiplying in known if reading and multiplying and multiplying > reading]
+    return min(bound, default=None)
 
 
 def value_of(cell: CellResult | None, metric: str) -> float | None:

@@ -10,6 +10,7 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,6 +51,10 @@ WIDTH_IN = 9.5
 PAD_IN = 0.12
 """Room around the axes: letters are of a little other width in either print than where the layout is made."""
 NARROW = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+NAME_CHARS = 44
+"""Letters in a line of a row's name: about four of the 9.5 inches, so that the data have the others."""
+ROW_IN, LINE_IN = 0.62, 0.24
+"""A row of up to two lines, and what each further line adds."""
 TIP_RADIUS = 9
 """Points around a mark within which its value shows: a finger's width on a phone."""
 _COLOR = re.compile("|".join(THEMED), re.IGNORECASE)
@@ -63,6 +68,13 @@ class Tip(NamedTuple):
     x: float
     y: float
     text: str
+
+
+class RowNames(NamedTuple):
+    """What stands beside the rows of a chart, and how high a row has to be for it, in inches."""
+
+    names: list[str]
+    row_in: float
 
 
 class Printed(NamedTuple):
@@ -106,6 +118,17 @@ def open_panels(height_in: float) -> Canvas:
     canvas = Canvas(figsize=(WIDTH_IN, height_in), layout="constrained")
     canvas.get_layout_engine().set(w_pad=PAD_IN, h_pad=PAD_IN)
     return canvas
+
+
+def fold_names(names: Sequence[str]) -> RowNames:
+    """Names in lines of at most NAME_CHARS letters: longer ones leave no room for the data beside them."""
+    folded = [[part for line in name.splitlines() for part in _fold(line)] for name in names]
+    lines = max((len(parts) for parts in folded), default=0)
+    return RowNames(["\n".join(parts) for parts in folded], ROW_IN + LINE_IN * max(lines - 2, 0))
+
+
+def _fold(line: str) -> list[str]:
+    return textwrap.wrap(line, NAME_CHARS, break_on_hyphens=False)
 
 
 def print_canvas(canvas: Canvas, name: str, tips: Sequence[Tip] = ()) -> Printed:

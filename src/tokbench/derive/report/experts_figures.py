@@ -44,12 +44,13 @@ CURVE_POINTS = 40
 
 
 class _Line(NamedTuple):
-    """Measured points over the number of rows, and what bytes alone say of each."""
+    """Measured points over the number of rows, and what bytes alone and both ceilings say of each."""
 
     name: str
     rows: list[int]
     measured: list[Estimate]
     by_bytes: list[float | None]
+    by_ceilings: list[float | None]
 
 
 def draw_experts(cells: Sequence[CellResult]) -> tuple[Drawn, ...]:
@@ -60,27 +61,41 @@ def draw_experts(cells: Sequence[CellResult]) -> tuple[Drawn, ...]:
 
 def _draw_bathtub(cells: Sequence[CellResult]) -> Drawn | None:
     with drawing():
-        lines = [line for triple in find_triples(cells) for line in _lines(triple) if len(line.rows) > 1][:MAX_LINES]
+        lines = [line for triple in find_triples(cells) for line in _lines(triple) if len(line.rows) > 1]
         if not lines:
             return None
-        printed = _plot_bathtub(lines)
+        printed = _plot_bathtub(lines[:MAX_LINES])
     caption = t(
         "Step times over the static batch, both axes logarithmic: how many times as long the dense twin takes that "
         "stores as much (the gain), and how many times as long the mixture takes as the twin that computes as much "
-        "(the price), with 95 % intervals. Dashed: by the bytes that each reads. Source: the runs of this report."
+        "(the price), with 95 % intervals. Dashed: by the bytes that each reads. Dotted: by the slower of reading and "
+        "multiplying at the ceilings of the run. Source: the runs of this report."
     )
     alt = t("Gain and price of a mixture of experts over the static batch")
-    return Drawn(Figure(BATHTUB, alt, caption), *printed)
+    return Drawn(Figure(BATHTUB, alt, _with_left_out(caption, len(lines))), *printed)
+
+
+def _with_left_out(caption: str, count: int) -> str:
+    """A figure has as many lines as there are colours that can be told apart; the others are named by their number."""
+    if count <= MAX_LINES:
+        return caption
+    return f"{caption} {t('Left out: {count} lines; the tables have them all.', count=count - MAX_LINES)}"
 
 
 def _lines(triple: Triple) -> list[_Line]:
     name = wording.say_model(triple.moe.cell)
-    gains = [(step.rows, step.gain, step.gain_by_bytes) for step in triple.steps]
-    prices = [(step.rows, step.price, step.price_by_bytes) for step in triple.steps]
+    gains = [(step.rows, step.gain, step.gain_by_bytes, step.gain_by_ceilings) for step in triple.steps]
+    prices = [(step.rows, step.price, step.price_by_bytes, step.price_by_ceilings) for step in triple.steps]
     found = []
     for what, points in (("gain", gains), ("price", prices)):
-        known = [(rows, value, by) for rows, value, by in points if value is not None]
-        found.append(_Line(f"{name}: {what}", [k[0] for k in known], [k[1] for k in known], [k[2] for k in known]))
+        line = _Line(f"{name}: {what}", [], [], [], [])
+        for rows, value, by_bytes, by_ceilings in points:
+            if value is not None:
+                line.rows.append(rows)
+                line.measured.append(value)
+                line.by_bytes.append(by_bytes)
+                line.by_ceilings.append(by_ceilings)
+        found.append(line)
     return found
 
 
@@ -91,11 +106,12 @@ def _plot_bathtub(lines: Sequence[_Line]) -> Printed:
         style = {"color": OKABE_ITO[index], "marker": MARKERS[index], "markersize": 9, "linewidth": 2}
         values = [value.value for value in line.measured]
         axes.errorbar(line.rows, values, yerr=_errors(line.measured), capsize=3, label=line.name, **style)
-        known = [(rows, by) for rows, by in zip(line.rows, line.by_bytes, strict=True) if by is not None]
-        axes.plot([rows for rows, _ in known], [by for _, by in known], "--", color=OKABE_ITO[index], linewidth=1.6)
+        for form, predicted in (("--", line.by_bytes), (":", line.by_ceilings)):
+            known = [(rows, by) for rows, by in zip(line.rows, predicted, strict=True) if by is not None]
+            axes.plot([rows for rows, _ in known], [by for _, by in known], form, color=OKABE_ITO[index], linewidth=1.6)
         for rows, value in zip(line.rows, values, strict=True):
             tips.append(Tip(axes, rows, value, f"{line.name}, static batch {rows}: {format_number(value)}x"))
-    axes.axhline(1.0, color=SOFT, linestyle=":", linewidth=1.6)
+    axes.axhline(1.0, color=SOFT, linewidth=1.2)
     _finish_rows(axes, {rows for line in lines for rows in line.rows})
     axes.set_yscale("log")
     plain_ticks(axes.yaxis)
@@ -129,16 +145,13 @@ def _draw_coverage(cells: Sequence[CellResult]) -> Drawn | None:
         if not kept:
             return None
         printed = _plot_coverage(dict(list(kept.items())[:MAX_LINES]))
-    parts = [
-        t(
-            "Distinct experts of a layer that one step selects, over the static batch. Marks: counted; lines: what the "
-            "law of the routing expects, for the model's own routers even and independent selections. Source: the "
-            "runs of this report."
-        )
-    ]
-    if len(kept) > MAX_LINES:
-        parts.append(t("Left out: {count} models or routings.", count=len(kept) - MAX_LINES))
-    return Drawn(Figure(COVERAGE, t("Distinct experts per step over the static batch"), " ".join(parts)), *printed)
+    caption = t(
+        "Distinct experts of a layer that one step selects, over the static batch. Marks: counted; lines: what the "
+        "law of the routing expects, for the model's own routers even and independent selections. Source: the "
+        "runs of this report."
+    )
+    alt = t("Distinct experts per step over the static batch")
+    return Drawn(Figure(COVERAGE, alt, _with_left_out(caption, len(kept))), *printed)
 
 
 def _coverage_name(one: Coverage, several: bool) -> str:
@@ -181,16 +194,17 @@ def _over_rows(law: Callable[[int], float], rows: Sequence[int]) -> list[float]:
 
 
 def _draw_offload(cells: Sequence[CellResult]) -> Drawn | None:
-    groups = [group for group in find_offloaded(cells) if len({one.share for one in group}) > 1][:MAX_LINES]
+    groups = find_offloaded(cells)
     if not groups:
         return None
     with drawing():
-        printed = _plot_offload(groups)
+        printed = _plot_offload(groups[:MAX_LINES])
     caption = t(
         "Decode speed of one stream over the share of each layer's experts that is resident, with 95 % intervals; the "
         "rest is copied when it is selected. Logarithmic upwards. Source: the runs of this report."
     )
-    return Drawn(Figure(OFFLOAD, t("Decode speed over the share of resident experts"), caption), *printed)
+    alt = t("Decode speed over the share of resident experts")
+    return Drawn(Figure(OFFLOAD, alt, _with_left_out(caption, len(groups))), *printed)
 
 
 def _plot_offload(groups: Sequence[Sequence[Offloaded]]) -> Printed:

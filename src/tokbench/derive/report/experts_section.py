@@ -38,9 +38,10 @@ def _triples(material: Material) -> Section | None:
     reading = t(
         "Wider twin / mixture: how many times as long a step of the dense model takes that stores as much; mixture / "
         "active twin: how many times as long a step takes as one of the dense model that computes as much. By bytes: "
-        "the same if a step took as long as the bytes that it reads, experts by those that were touched. Left over: "
-        "measured beside that, which is the kernels' doing and no verdict on the bytes; from the batch on at which "
-        "computing takes longer than reading, bytes predict nothing."
+        "the same if a step took as long as the bytes that it reads, experts by those that were touched. By both "
+        "ceilings: the same if it took as long as the slower of reading these bytes and multiplying, at the rates that "
+        "this device reached in this run. Left over: measured beside that, which is the kernels' doing and no verdict "
+        "on the bytes."
     )
     blocks: list[Block] = [Paragraph(reading)]
     blocks += [triple_table(triple, several) for triple in triples]

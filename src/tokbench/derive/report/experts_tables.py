@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokbench.arithmetic import ExpertShape
 from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.experts.coverage import Coverage, Offloaded
-from tokbench.derive.experts.families import Sibling, Sized, Step, Triple, step_bytes, value_of
+from tokbench.derive.experts.families import (
+    Sibling,
+    Sized,
+    Step,
+    Triple,
+    first_multiplying,
+    step_bytes,
+    value_of,
+)
 from tokbench.derive.experts.touches import Routing
 from tokbench.derive.report.bound_tables import number_cell, run_columns, run_fields, unit_cell
 from tokbench.derive.report.document import DASH, Cell, Column, Table
 from tokbench.derive.report.fields import metric_field
 from tokbench.derive.words import t
 from tokbench.stats import Estimate
-from tokbench.units import BYTES, BYTES_PER_S, format_number
+from tokbench.units import BYTES, BYTES_PER_S, FLOPS_PER_S, format_number, format_value
 
 
 def triple_table(triple: Triple, several: bool) -> Table:
-    """The mixture beside its twins: measured, by bytes, and what is left."""
+    """The mixture beside its twins: measured, by bytes, by both ceilings, and what is left."""
     columns = (
         *run_columns(several),
         *_right(t("Static batch"), t("Step time")),
-        *_right(t("Wider twin / mixture"), t("By bytes"), t("Left over")),
-        *_right(t("Mixture / active twin"), t("By bytes"), t("Left over")),
+        *_right(t("Wider twin / mixture"), t("By bytes"), t("By both ceilings"), t("Left over")),
+        *_right(t("Mixture / active twin"), t("By bytes"), t("By both ceilings"), t("Left over")),
         *_right(t("J/token, mixture / active twin"), t("J/token, mixture / wider twin")),
     )
-    return Table(columns, tuple(_triple_row(step, several) for step in triple.steps), _triple_caption(triple.moe))
+    return Table(columns, tuple(_triple_row(step, several) for step in triple.steps), _triple_caption(triple))
 
 
-def _triple_caption(item: Sized) -> str:
-    moe = item.experts
+def _triple_caption(triple: Triple) -> str:
+    item, moe = triple.moe, triple.moe.experts
     assert moe is not None  # a triple is a mixture's
-    return t(
+    sizes = t(
         "{model}: {experts} experts of {width} a layer, {count} per token. Its twins have the same attention, depth, "
         "width and vocabulary, and one feed-forward of {active} (active twin) or of {total} (wider twin). Speed alone: "
         "the three would not answer equally well.",
@@ -43,20 +52,47 @@ def _triple_caption(item: Sized) -> str:
         active=f"{moe.experts_per_token * moe.feed_forward:,}",
         total=f"{moe.experts * moe.feed_forward:,}",
     )
+    return f"{sizes} {_say_wall(triple, moe)}".strip()
+
+
+def _say_wall(triple: Triple, moe: ExpertShape) -> str:
+    """From which static batch on a step multiplies for longer than it reads: beyond it bytes predict nothing."""
+    first = triple.steps[0].moe
+    read, multiplied = value_of(first, "read_bytes_per_s"), value_of(first, "matmul_flops_per_s")
+    if read is None or multiplied is None:
+        return ""
+    return t(
+        "At the ceilings of this run (reading {read}, multiplying {multiplied}) a step multiplies for longer than it "
+        "reads: of the wider twin {total}, of the mixture {mixture}, of the active twin {active}. There the ratio "
+        "follows the operations; a token's feed-forward has {times} times as many in the wider twin as in the others.",
+        read=format_value(read, BYTES_PER_S),
+        multiplied=format_value(multiplied, FLOPS_PER_S),
+        total=_say_first(first_multiplying(triple.steps, lambda step: step.total)),
+        mixture=_say_first(first_multiplying(triple.steps, lambda step: step.moe)),
+        active=_say_first(first_multiplying(triple.steps, lambda step: step.active)),
+        times=format_number(moe.experts / moe.experts_per_token),
+    )
+
+
+def _say_first(rows: int | None) -> str:
+    return t("at no static batch measured") if rows is None else t("from static batch {rows} on", rows=f"{rows:,}")
 
 
 def _triple_row(step: Step, several: bool) -> tuple[Cell, ...]:
     no_twin, no_meter = t("no such twin was measured"), t("no meter read both")
+    no_ceiling = t("no such twin was measured, or not both ceilings")
     return (
         *run_fields(step.moe.run_name, several),
         Cell(f"{step.rows:,}", sort=float(step.rows)),
         metric_field(step.moe, "tpot_s"),
         _ratio_cell(step.gain, no_twin),
         number_cell(step.gain_by_bytes, no_twin),
-        _residual_cell(step.gain, step.gain_by_bytes, no_twin),
+        number_cell(step.gain_by_ceilings, no_ceiling),
+        _residual_cell(step.gain, step.gain_by_ceilings, no_ceiling),
         _ratio_cell(step.price, no_twin),
         number_cell(step.price_by_bytes, no_twin),
-        _residual_cell(step.price, step.price_by_bytes, no_twin),
+        number_cell(step.price_by_ceilings, no_ceiling),
+        _residual_cell(step.price, step.price_by_ceilings, no_ceiling),
         number_cell(step.energy_price, no_meter),
         number_cell(step.energy_of_total, no_meter),
     )

@@ -20,6 +20,7 @@ from tokbench.derive.report.canvas import (
     Printed,
     Tip,
     drawing,
+    fold_names,
     open_canvas,
     plain_ticks,
     print_canvas,
@@ -202,7 +203,8 @@ def _draw_shares(cells: Sequence[CellResult]) -> Drawn | None:
 
 def _plot_shares(shown: Sequence[Rated], with_run: bool) -> Printed:
     modes = list(dict.fromkeys(cell.conditions.mode for cell, _ in shown))
-    canvas, axes = open_canvas(1.5 + 0.62 * len(shown))
+    named = fold_names([_bar_name(cell, with_run) for cell, _ in reversed(shown)])
+    canvas, axes = open_canvas(1.5 + named.row_in * len(shown))
     tips: list[Tip] = []
     for row, (cell, value) in enumerate(reversed(shown)):
         color = OKABE_ITO[modes.index(cell.conditions.mode) % len(OKABE_ITO)]
@@ -214,7 +216,7 @@ def _plot_shares(shown: Sequence[Rated], with_run: bool) -> Printed:
         text = f"{format_number(100 * value.value)} %"
         axes.annotate(text, end, (8, -4), textcoords="offset points")
         tips.append(Tip(axes, 100 * value.value, row, f"{wording.say_cell(cell)}: {text}, n {value.n}"))
-    axes.set_yticks(range(len(shown)), [_bar_name(cell, with_run) for cell, _ in reversed(shown)])
+    axes.set_yticks(range(len(shown)), named.names, fontsize=13)
     axes.axvline(100, color=SOFT, linestyle=":", linewidth=1.6)
     axes.set_xlim(0, max(112.0, 115 * max(value.value for _, value in shown)))
     axes.set_xlabel("share of the measured read ceiling (%)")

@@ -18,6 +18,7 @@ from tokbench.derive.report.canvas import (
     Printed,
     Tip,
     drawing,
+    fold_names,
     open_panels,
     plain_ticks,
     print_canvas,
@@ -54,7 +55,8 @@ def draw_latency(distributions: Sequence[Distribution]) -> tuple[Drawn, ...]:
 
 
 def _plot(kept: Sequence[tuple[int, Distribution]], names: Sequence[str]) -> Printed:
-    canvas = open_panels(2.3 + 0.62 * len(names))
+    named = fold_names(names)
+    canvas = open_panels(2.3 + named.row_in * len(names))
     panels = canvas.subplots(1, 2, sharey=True)
     tips: list[Tip] = []
     for axes, (quantity, label) in zip(panels, PANELS, strict=True):
@@ -69,7 +71,7 @@ def _plot(kept: Sequence[tuple[int, Distribution]], names: Sequence[str]) -> Pri
             plain_ticks(axes.xaxis, share=0.3)
         else:
             axes.set_xticks([])
-    panels[0].set_yticks(range(len(names)), names, fontsize=12)
+    panels[0].set_yticks(range(len(names)), named.names, fontsize=12)
     panels[0].set_ylim(len(names) - 0.3, -0.7)
     _add_legend(canvas)
     return print_canvas(canvas, FILE_NAME, tips)

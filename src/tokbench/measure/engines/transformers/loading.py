@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
+import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import EngineRequest
-from tokbench.measure.engines.transformers import attention, kernels, quantised, shards
+from tokbench.measure.engines.transformers import attention, kernels, quantised, shards, streamed
 from tokbench.record.facts import ModelFacts
 
 RANDOM_SCALE = 0.02
@@ -21,7 +24,8 @@ RANDOM_SCALE = 0.02
 Source: shared/data/experiments.md, 0.3: N(0, 0.02), never zeros (zeros multiply 13 % faster on one H200).
 """
 
-
+PIECE = 1 << 18
+"""Numbers that are drawn from one seed on a CPU: 1 MiB in float32, which stays in a core's cache while it is filled."""
 EXPERTS = ".experts."
 """Part of the name of every weight of a routed expert. Source: transformers 5.23.0, the `mlp.experts` of its models."""
 
@@ -185,9 +189,11 @@ def _random_model(request: EngineRequest) -> Any:
     model.tie_weights()  # no_init_weights leaves tied ones apart: a head too many to hold and to read
     if is_quantised:
         torch.manual_seed(request.seed)
-        quantised.place_weights(model, request, fill=draw_weight)
+        quantised.place_weights(model, request, fill=functools.partial(draw_weight, request.seed))
     else:
         _keep_in_float32(model, dtype)
+        if request.device == "cpu" and request.engine.options.get("resident_experts", 1.0) == 1.0:
+            streamed.allocate_in_large_pages(model)  # experts that move away must not leave their pages behind
         draw_weights(model, request.seed)
     return model
 
@@ -219,15 +225,28 @@ def draw_weights(model: Any, seed: int) -> None:
     """Fill every parameter in place, where it lies."""
     torch.manual_seed(seed)
     for name, parameter in model.named_parameters():
-        draw_weight(name, parameter)
+        draw_weight(seed, name, parameter.data)
 
 
-def draw_weight(name: str, weight: torch.Tensor) -> None:
-    """Fill one weight in place: N(0, 0.02), norms with ones, so that activations stay finite."""
+def draw_weight(seed: int, name: str, weight: torch.Tensor) -> None:
+    """Fill one weight in place: N(0, 0.02), norms with ones, so that activations stay finite.
+
+    On a CPU in pieces, on all cores: the numbers follow from seed and name, whatever the order or the number of cores.
+    """
     if "norm" in ".".join(name.split(".")[-2:]):
         weight.fill_(1.0)
-    else:
+    elif weight.device.type != "cpu" or not weight.is_contiguous():
         weight.normal_(0.0, RANDOM_SCALE)
+    else:
+        pieces = weight.view(-1).split(PIECE)
+        seeds = (zlib.crc32(f"{seed} {name} {number}".encode()) for number in range(len(pieces)))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # torch draws on one core, and lets others draw too
+            list(pool.map(_draw_piece, pieces, seeds))
+
+
+@torch.inference_mode()  # a draft is loaded inside it, and a thread has a mode of its own
+def _draw_piece(piece: torch.Tensor, seed: int) -> None:
+    piece.normal_(0.0, RANDOM_SCALE, generator=torch.Generator().manual_seed(seed))
 
 
 def model_facts(request: EngineRequest, model: Any) -> ModelFacts:

@@ -104,7 +104,7 @@ def _to_host(whole: torch.Tensor, device: torch.device) -> torch.Tensor:
         PlugError: the disk has no room for it: a page that cannot be written would end the process without a word.
     """
     if device.type != "cpu":
-        return whole.cpu().pin_memory()
+        return torch.empty(whole.shape, dtype=whole.dtype, pin_memory=True).copy_(whole)  # no second copy on the way
     with tempfile.NamedTemporaryFile(prefix="tokbench-experts-") as file:
         size = whole.numel() * whole.element_size()
         file.truncate(size)

@@ -7,6 +7,7 @@ that the same memory is read with (docs/design/cpu-limit.md).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,13 @@ class LaidOut(NamedTuple):
     """All of them side by side, as bytes; None where they are so few that nothing was moved."""
     streamed: int
     """Linear layers that are loops over their weights."""
+
+
+class _Placed(NamedTuple):
+    """A weight and where it is to lie."""
+
+    weight: torch.nn.Parameter
+    place: torch.Tensor
 
 
 def lay_out(model: Any, mode: str, options: Options) -> LaidOut:
@@ -88,24 +96,56 @@ def _settle_all(module: Any, inputs: Any, found: Any) -> Any:
 def move_to_large_pages(model: Any) -> torch.Tensor | None:
     """Copy weights side by side into one stretch of memory, which torch asks large pages for; the stretch, as bytes.
 
-    None where the weights are so few that nothing was moved.
+    None where the weights are so few that nothing was moved. Those that lie so already stay where they are.
 
     With THP_MEM_ALLOC_ENABLE=1 (the worker's environment) torch's allocator calls madvise from 2 MiB on. One by one,
     most matrices of a small model lie in small pages still, where the processor's prefetching ends every 4 KiB.
     The stretch fills as it is written, and what was copied is let go of: never twice the weights at once.
     Source: torch 2.13, c10/core/impl/alloc_cpu.cpp.
     """
-    plain = [found for found in model.parameters() if type(found) is torch.nn.Parameter and found.is_contiguous()]
-    widths = [-(-found.numel() * found.element_size() // LINE_BYTES) * LINE_BYTES for found in plain]
-    if sum(widths) < HUGE_PAGE_BYTES:
+    plain = _plain_weights(model)
+    size = sum(map(_width, plain))
+    if size < HUGE_PAGE_BYTES:
         return None
-    stretch = torch.empty(sum(widths), dtype=torch.uint8)
-    at = 0
-    for parameter, width in zip(plain, widths, strict=True):
-        place = stretch[at : at + parameter.numel() * parameter.element_size()]
-        parameter.data = place.view(parameter.dtype).view(parameter.shape).copy_(parameter.data)
-        at += width
+    whole = plain[0].untyped_storage()
+    if whole.nbytes() == size and all(found.untyped_storage().data_ptr() == whole.data_ptr() for found in plain):
+        return torch.empty(0, dtype=torch.uint8).set_(whole)
+    stretch = torch.empty(size, dtype=torch.uint8)
+    for parameter, place in _places(plain, stretch):
+        parameter.data = place.copy_(parameter.data)
     return stretch
+
+
+@torch.no_grad()
+def allocate_in_large_pages(model: Any) -> None:
+    """Give weights that are still to be drawn their places in one such stretch; nothing is copied, no page is touched.
+
+    A page takes longer to get than to fill, on a virtual machine above all: weights that are drawn in one place and
+    then moved to another pay for both.
+    """
+    plain = _plain_weights(model)
+    size = sum(map(_width, plain))
+    if size >= HUGE_PAGE_BYTES:
+        for parameter, place in _places(plain, torch.empty(size, dtype=torch.uint8)):
+            parameter.data = place
+
+
+def _plain_weights(model: Any) -> list[torch.nn.Parameter]:
+    return [found for found in model.parameters() if type(found) is torch.nn.Parameter and found.is_contiguous()]
+
+
+def _width(weight: torch.Tensor) -> int:
+    """Bytes of a weight in the stretch: whole lines of the cache."""
+    return -(-weight.numel() * weight.element_size() // LINE_BYTES) * LINE_BYTES
+
+
+def _places(weights: Iterable[torch.nn.Parameter], stretch: torch.Tensor) -> Iterator[_Placed]:
+    """Each weight with its place in the stretch, of its type and shape."""
+    at = 0
+    for weight in weights:
+        place = stretch[at : at + weight.numel() * weight.element_size()]
+        yield _Placed(weight, place.view(weight.dtype).view(weight.shape))
+        at += _width(weight)
 
 
 def read_whole(stretch: torch.Tensor, passes: int) -> tuple[float, ...]:

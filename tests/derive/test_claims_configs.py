@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokbench.derive.claims.from_measured import _FIELDS
+from tokbench.derive.claims.followed import FIELDS
 from tokbench.derive.claims.rows import ClaimRow, Half
 from tokbench.derive.claims.rules import Rules, load_claims
 from tokbench.derive.claims.selecting import read_selection
@@ -27,18 +27,20 @@ def needed_by(row: ClaimRow, half: Half) -> list[Path]:
 
 
 @functools.cache
-def cells_of(config: Path) -> tuple[CellSpec, ...]:
-    """Every cell, a range up to what memory holds taken to 256."""
-    return tuple(cell.spec for cell in expand(read_config(config), lambda spec: 256))
+def cells_of(config: Path) -> tuple[tuple[CellSpec, str], ...]:
+    """Every cell with the kind of device its config is made for, a range up to what memory holds taken to 256."""
+    kind = "cuda" if config.stem.endswith("-h200") else "cpu"
+    return tuple((cell.spec, kind) for cell in expand(read_config(config), lambda spec: 256))
 
 
-def value_of(spec: CellSpec, field: str) -> object:
+def value_of(spec: CellSpec, field: str, device_kind: str) -> object:
     """What a cell of this spec would say to a field of a selection; conditions that only a run tells are None."""
     if field.startswith("label."):
         return spec.labels.get(field.removeprefix("label."))
     name = spec.model.source.partition(":")[2].rpartition("/")[2]
     load = spec.load
     return {
+        "device_kind": device_kind,
         "experiment": spec.experiment if isinstance(spec.experiment, str) else spec.experiment.kind,
         "model": name if spec.model.layers is None else name_with_layers(name, spec.model.layers),
         "weights": spec.model.weights,
@@ -57,11 +59,11 @@ def test_every_measured_input_has_cells_in_the_configs_that_are_named(row: Claim
     if not configs:
         pytest.skip("nobody wrote such a config, which README says, or the command runs none")
     rules = Rules(row, half)
-    cells = [spec for path in configs for spec in cells_of(path)]
+    cells = [pair for path in configs for pair in cells_of(path)]
     for name in sorted(rules.inputs_of(rules.supports, rules.refutes)):
         asked = row.inputs[name].measured
         if asked is None:
             continue
-        wanted = read_selection(asked.select, _FIELDS)
-        meant = [spec for spec in cells if all(item.accepts(value_of(spec, item.field)) for item in wanted)]
+        wanted = read_selection(asked.select, FIELDS)
+        meant = [spec for spec, kind in cells if all(item.accepts(value_of(spec, item.field, kind)) for item in wanted)]
         assert meant, f"{name}: no cell of {', '.join(path.name for path in configs)} is what {asked.select} means"

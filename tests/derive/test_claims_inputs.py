@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from builders import Script
-from claims_builders import claim, evidence_of, verdict_on
+from claims_builders import TODAY, claim, evidence_of, verdict_on
 from report_builders import figure
 from scripted_facts import CPU, GPU
 from tokbench.derive.claims.beneath import find_beneath
 from tokbench.derive.claims.evidence import Evidence, Resolved, load_evidence
 from tokbench.derive.claims.intervals import Interval
+from tokbench.derive.claims.judge import judge_claims
 from tokbench.derive.claims.resolving import resolve_inputs
 from tokbench.derive.claims.saying import say_briefly
 from tokbench.derive.claims.values import Lacking, Quantity, Series, State, Truth
-from tokbench.derive.claims.verdicts import Outcome, Strength
+from tokbench.derive.claims.verdicts import Because, Outcome, Strength
 from tokbench.derive.evaluate import evaluate
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.published.facts import Fact
@@ -82,6 +83,11 @@ def test_the_interval_of_a_figure_is_the_range_over_sources() -> None:
 )
 def test_a_figure_is_picked(pick: str, expected: tuple[float, float, float]) -> None:
     assert expected == ends(resolved(published(pick=pick), evidence_of(figures=THREE)))
+
+
+def test_a_figure_that_states_a_range_brings_all_of_it() -> None:
+    ranged = row("ranged", 450, value_low=400, value_high=500)
+    assert (400, 450, 500) == ends(resolved(published(), evidence_of(figures=(ranged,))))
 
 
 def test_reposts_count_once_and_superseded_rows_never() -> None:
@@ -350,6 +356,61 @@ def test_a_sweep_made_at_scale_on_one_device_is_that_devices(tmp_path: Path) -> 
             assert {"gpu"} == {source.name.split()[0] for source in item.sources}
             assert 2 == len(item.left_out) == sum("cpu" in text and "larger model" in text for text in item.left_out)
     assert "several devices" in reason(resolved(measured(by="label.kind"), evidence_of(results=tuple(cells))))
+
+
+def two_gpus(folder: Path, *factors: float) -> Evidence:
+    """Two devices at scale: steps of 10 ms at one row, and of so many times that at four."""
+    cells = []
+    for name, factor in zip(("one", "other"), factors, strict=True):
+        script = Script(device=GPU.model_copy(update={"name": f"GPU {name}"}))
+        for rows, step_s in ((1, 0.01), (4, 0.01 * factor)):
+            cell_id = script.cell(static_batch=rows, labels={"kind": f"at-{rows}"})
+            for index in range(3):
+                script.trial(cell_id, step_s=step_s * (1 + 0.01 * index), worker=f"worker-{rows}-{index}")
+        cells += run(folder, script, name).results
+    return evidence_of(results=tuple(cells))
+
+
+GROWTH = ("greatest(t) / least(t) > 2", "greatest(t) / least(t) < 1.5")
+
+
+@pytest.mark.parametrize(
+    ("factors", "outcome", "because"),
+    [
+        ((4.0, 3.0), Outcome.SUPPORTED, Because.RULE),
+        ((1.1, 1.2), Outcome.REFUTED, Because.RULE),
+        ((4.0, 1.1), Outcome.PARTLY, Because.DEVICES),
+        ((1.1, 4.0), Outcome.PARTLY, Because.DEVICES),
+        ((4.0, 2.0), Outcome.SUPPORTED, Because.RULE),  # the second straddles: it says nothing
+        ((2.0, 1.1), Outcome.REFUTED, Because.RULE),
+    ],
+)
+@pytest.mark.parametrize("axis", ["static_batch", "label.kind"])
+def test_each_of_two_devices_at_scale_is_judged_by_itself(
+    tmp_path: Path, factors: tuple[float, float], outcome: Outcome, because: Because, axis: str
+) -> None:
+    """Records of two GPUs made every sweep untested: "give records of one"."""
+    row_of = claim({"t": measured(by=axis)}, *GROWTH, needs="tokbench run x.yaml")
+    evidence = two_gpus(tmp_path, *factors)
+    (found,) = judge_claims([row_of], evidence, TODAY)
+    assert (outcome, because) == (found.outcome, found.parts[0].because)
+    assert 1 == len({source.name.split()[0] for source in found.inputs["t"].sources})
+    assert 2 == sum("judged by itself" in text for text in found.inputs["t"].left_out)
+
+
+def test_inputs_that_mean_the_same_cells_follow_one_device(tmp_path: Path) -> None:
+    """A share of one device beside the seconds of another is no pair; shares by themselves may be of several."""
+    evidence = two_gpus(tmp_path, 4.0, 3.0)
+    used = measured("condition.output_tokens", by="label.kind")
+    beside = claim({"t": measured(by="label.kind"), "u": used}, "all(t / u > t)", "all(t / u < t)", needs="x")
+    alone = claim({"u": used}, "all(u > 1)", "all(u < 1)", needs="x")
+    assert [2, 4] == [len(resolve_inputs(row, evidence)["u"].sources) for row in (beside, alone)]
+
+
+def test_a_selection_can_ask_for_a_kind_of_device(tmp_path: Path) -> None:
+    evidence = two_gpus(tmp_path, 2.0, 2.0)
+    counts = [len(resolved(measured(select={"device_kind": kind}), evidence).sources) for kind in ("cuda", "cpu")]
+    assert [4, 0] == counts
 
 
 def test_the_scale_and_the_labels_of_a_measurement_stay_with_the_verdict(tmp_path: Path) -> None:

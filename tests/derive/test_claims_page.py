@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from builders import Script
 from claims_builders import TODAY
+from moe_builders import MoeScript
 from tokbench.derive.claims.evidence import load_evidence
 from tokbench.derive.claims.judge import judge_claims
 from tokbench.derive.claims.rules import load_claims
-from tokbench.derive.claims.verdicts import ClaimVerdict
+from tokbench.derive.claims.saying import say_labels
+from tokbench.derive.claims.verdicts import Because, ClaimVerdict
 from tokbench.derive.evaluate import Results, evaluate
 from tokbench.derive.portability import find_frameworks
 from tokbench.derive.published.rows import load_published
+from tokbench.derive.report.claims_drawn import draw_claimed_drafts, draw_claimed_experts, experts_blocks
 from tokbench.derive.report.claims_figures import draw_family
 from tokbench.derive.report.claims_page import FAMILIES, Found, claims_document
-from tokbench.derive.report.document import Document, Table
+from tokbench.derive.report.claims_section import claims_sections
+from tokbench.derive.report.claims_settling import UNDECIDED, settling_sections
+from tokbench.derive.report.document import Document, Paragraph, Table
 from tokbench.derive.report.frameworks_section import frameworks_sections
 from tokbench.derive.report.markdown import render_markdown
 from tokbench.derive.report.scenarios_section import scenarios_sections
@@ -78,6 +84,71 @@ def test_a_family_is_drawn_where_something_stands_beside_the_claim(verdicts: tup
     assert "cerebras-1500-llama70b: claimed: 1,500 tokens/s" in drawn.svg
     assert () == draw_family("none", [])
     assert set(FAMILIES) <= {verdict.claim.topic for verdict in verdicts}
+
+
+def triple(folder: Path) -> Results:
+    """A mixture of 10 ms a step at one row, between twins of 8 and 50 ms; and slower steps of 8 rows."""
+    script = MoeScript()
+    for rows, times in ((1, (0.010, 0.008, 0.050)), (8, (0.030, 0.010, 0.060))):
+        for name, step_s in zip(("cpu-moe", "cpu-dense-active", "cpu-dense-total"), times, strict=True):
+            script.shaped(name, rows, step_s=[step_s * (1 + 0.001 * index) for index in range(4)])
+    script.write(folder)
+    return evaluate(read_run(folder), "run")
+
+
+def test_mixtures_are_drawn_beside_their_twins_with_bytes_and_times(tmp_path: Path) -> None:
+    results = [triple(tmp_path)]
+    times, memory = draw_claimed_experts(results)
+    assert ["experts-bathtub.png", "claims_moe_memory.png"] == [one.figure.file_name for one in (times, memory)]
+    assert "static batch 8: 2" in times.svg
+    for said in ("cpu-moe (random weights): 0.856 GB, 100 %", "cpu-dense-active (random weights): 0.151 GB, 17.6 %"):
+        assert said in memory.svg
+    reading, table = experts_blocks(results)
+    assert isinstance(reading, Paragraph) and isinstance(table, Table)
+    assert ["1", "8"] == [row[0].text for row in table.rows]
+    assert () == draw_claimed_experts([]) == experts_blocks([]) == draw_claimed_drafts([], ())
+
+
+def test_the_numbers_of_mixtures_stand_in_their_family_in_both_languages(
+    tmp_path: Path, verdicts: tuple[ClaimVerdict, ...]
+) -> None:
+    results = (triple(tmp_path),)
+    for language, title, said in (("en", "## Mixture of experts", "wider twin"), ("zh", "## 混合专家", "等总量模型")):
+        own = page(verdicts, language, results).partition(f"{title}\n")[2].partition("\n### ")[0]
+        assert said in own and "| 8 |" in own
+
+
+def test_what_is_undecided_tells_what_it_takes_and_the_command(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    """Every part that is open or untested has one row, and none says only that something is missing."""
+    (section,) = settling_sections(verdicts)
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    undecided = [part for verdict in verdicts for part in verdict.parts if part.outcome in UNDECIDED]
+    assert len(undecided) == len(table.rows)
+    for part, (_, _, _, wanted, command) in zip(undecided, table.rows, strict=True):
+        assert part.because is not Because.NOT_TESTED or command.text.startswith("tokbench run configs/")
+        assert wanted.text and "no record that was given" not in wanted.text
+    assert [] == settling_sections([])
+
+
+def test_a_config_for_a_large_device_or_a_key_says_so(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    """A reader with a laptop was sent to a config that cannot run there."""
+    for verdict in verdicts:
+        for part in verdict.parts:
+            if part.because is Because.NOT_TESTED and re.search(r"-h200|groq\.yaml", part.needs or ""):
+                assert part.takes is not None, f"{verdict.claim.id} {part.half.name}"
+
+
+def test_the_table_says_in_words_why_and_on_what(verdicts: tuple[ClaimVerdict, ...]) -> None:
+    (table,) = [block for block in claims_sections(verdicts)[0].blocks if isinstance(block, Table)]
+    rows = {row[0].text: [cell.text for cell in row[3:]] for row in table.rows}
+    assert ["partly", "between the rules", "one source, second-hand"] == rows["cerebras-1500-llama70b"]
+    assert "supported: speed; open (no such evidence): parity" == rows["groq-1320-specdec-parity"][1]
+    assert () == table.footnotes()
+
+
+def test_reason_codes_of_suspect_cells_are_said_once() -> None:
+    labels = ("random weights", "suspect: UNSTEADY, RANDOM_WEIGHTS", "suspect: SHARED_PROCESS, UNSTEADY")
+    assert "random weights, suspect: UNSTEADY, RANDOM_WEIGHTS, SHARED_PROCESS" == say_labels(labels)
 
 
 def answers(folder: Path, agent_s: float) -> Results:

@@ -28,6 +28,7 @@ from tokbench.derive.claims import freeze
 from tokbench.derive.claims.dimensions import Dimension
 from tokbench.derive.claims.evidence import Evidence, Resolved, load_awaited, load_evidence
 from tokbench.derive.claims.expressions import Expression, thresholds, with_threshold
+from tokbench.derive.claims.intervals import hull
 from tokbench.derive.claims.judge import decide, judge_claims
 from tokbench.derive.claims.names import METRIC_NAMES
 from tokbench.derive.claims.resolving import evaluate_rules, resolve_inputs
@@ -158,6 +159,28 @@ def test_every_threshold_matters(index: int) -> None:
             if not any(is_noticed(drawn, field, one) for one in changed):
                 unnoticed.append(f"{field}: {value}")
     assert [] == unnoticed
+
+
+@EVERY_HALF
+def test_an_interval_that_holds_both_verdicts_gives_neither(index: int) -> None:
+    """Of every rule: inputs that reach from ones that support it to ones that refute it are firm in nothing."""
+    drawn = draws(index)
+    ends = [[values for values, said in drawn.firm() if said is outcome][:3] for outcome in FIRM]
+    for low, high in itertools.product(*ends):
+        wide = {name: spanning(low[name], high[name]) for name in low}
+        assert drawn_outcome(drawn, wide) not in FIRM
+
+
+def spanning(one: Value, other: Value) -> Value:
+    """A value that holds both; series keep the keys that both have."""
+    if isinstance(one, Quantity) and isinstance(other, Quantity):
+        return Quantity(hull([one.interval, other.interval]), one.dimension, one.rests | other.rests)
+    if isinstance(one, Series) and isinstance(other, Series):
+        yours = {key: (own, rests) for key, own, rests in other.entries}
+        both = [(key, own, rests) for key, own, rests in one.entries if key in yours]
+        entries = tuple((key, hull([own, yours[key][0]]), rests | yours[key][1]) for key, own, rests in both)
+        return Series(one.axis, entries, one.dimension)
+    return one if one == other else Truth(State.UNDECIDED)
 
 
 def without(value: Value) -> Value:

@@ -20,12 +20,13 @@ from tokbench.derive.claims.judge import judge_claims
 from tokbench.derive.claims.plain import dump_claims
 from tokbench.derive.claims.rows import ClaimRow
 from tokbench.derive.claims.rules import load_claims
-from tokbench.derive.claims.saying import say_because
+from tokbench.derive.claims.saying import say_because, say_bilingual
 from tokbench.derive.claims.verdicts import ClaimVerdict
 from tokbench.derive.evaluate import Results
 from tokbench.derive.published.rows import PublishedFigure, load_published
+from tokbench.derive.report.claims_drawn import draw_claimed_drafts, draw_claimed_experts
 from tokbench.derive.report.claims_figures import draw_family
-from tokbench.derive.report.claims_page import FAMILIES, Found, claims_document
+from tokbench.derive.report.claims_page import DRAFTS, FAMILIES, MIXTURES, Found, claims_document
 from tokbench.derive.report.write import write_page, write_whole
 from tokbench.derive.scenarios import find_scenarios
 from tokbench.derive.words import ENGLISH, in_language
@@ -60,6 +61,8 @@ def write_claims(runs: Sequence[Path], asked: AskedClaims, out: Path, language: 
         scenarios = find_scenarios(results, figures)
         own = {topic: [found for found in verdicts if found.claim.topic == topic] for topic in FAMILIES}
         drawn = {topic: draw_family(topic, members) for topic, members in own.items()}
+        drawn[MIXTURES] = (*draw_claimed_experts(results), *drawn[MIXTURES])
+        drawn[DRAFTS] = (*drawn[DRAFTS], *draw_claimed_drafts(results, figures))
         document = claims_document(verdicts, Found(drawn, scenarios, results))
     with in_language(ENGLISH):
         plain = dump_claims(_judge(results, figures, asked))
@@ -148,6 +151,9 @@ def _print_table(verdicts: Sequence[ClaimVerdict]) -> None:
     for command in dict.fromkeys(command for verdict in verdicts for command in verdict.needs):
         untested = [verdict.claim.id for verdict in verdicts if command in verdict.needs]
         typer.echo(f"to test {', '.join(untested)}: {command}{_say_absent(command)}")
+        parts = [part for verdict in verdicts for part in verdict.parts if part.needs == command]
+        for takes in dict.fromkeys(say_bilingual(part.takes) for part in parts if part.takes is not None):
+            typer.echo(f"  it takes: {takes}")
 
 
 def _say_absent(command: str) -> str:

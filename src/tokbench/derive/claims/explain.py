@@ -10,6 +10,7 @@ from tokbench.derive.claims.saying import (
     STATES,
     say_against,
     say_because,
+    say_bilingual,
     say_contrast,
     say_half,
     say_input,
@@ -90,6 +91,8 @@ def _part_lines(part: PartVerdict, verdict: ClaimVerdict) -> Iterator[Line]:
         yield from _input_lines(verdict.inputs[name], 3)
     if part.needs is not None:
         yield Line(2, t("to test it: {command}", command=part.needs))
+    if part.takes is not None:
+        yield Line(2, t("it takes: {what}", what=say_bilingual(part.takes)))
 
 
 def _rule_line(title: str, rule: str, truth: Truth) -> Line:

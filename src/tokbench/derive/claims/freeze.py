@@ -22,7 +22,7 @@ SHORT: Final = 12
 """Hex digits by which the log names a hash."""
 
 _RULES: Final = {"id", "quantities", "inputs", "let", "supports_if", "refutes_if", "deadline", "parts"}
-_REMARKS: Final = {"why", "says", "needs", "source_url"}
+_REMARKS: Final = {"why", "says", "needs", "takes", "source_url"}
 _LINE: Final = re.compile(r"- (\d{4}-\d{2}-\d{2}) (\S+) ([0-9a-f]{12}): \S.*")
 _HEAD: Final = (
     "# Changes of the claims' rules\n\nOne line per rule as it was fixed or changed: date, claim, hash, reason.\n\n"

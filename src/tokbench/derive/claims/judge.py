@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tokbench.derive.claims.evidence import Evidence, Resolved, Source
+from tokbench.derive.claims.followed import rivals
 from tokbench.derive.claims.resolving import Evaluated, evaluate_rules, resolve_inputs
 from tokbench.derive.claims.rows import ClaimRow, Half
 from tokbench.derive.claims.rules import Rules
@@ -24,6 +25,7 @@ from tokbench.record.facts import Agreement, Conditions, differences
 ENOUGH_SOURCES: Final = 2
 """One source may be wrong alone, or be the one that profits: a firm verdict asks for a second that is independent."""
 
+_UNDECIDED: Final = (Outcome.OPEN, Outcome.UNTESTED)
 _CONDITIONS: Final = frozenset(field.name for field in dataclasses.fields(Conditions))
 _SCALES: Final = {
     "at-scale": Strength.MEASURED_AT_SCALE,
@@ -38,7 +40,33 @@ def judge_claims(claims: Sequence[ClaimRow], evidence: Evidence, today: datetime
     Raises:
         DataError: an input or a rule makes no sense.
     """
-    return tuple(judge(claim, resolve_inputs(claim, evidence), today) for claim in claims)
+    return tuple(judge_on_devices(claim, evidence, today) for claim in claims)
+
+
+def judge_on_devices(claim: ClaimRow, evidence: Evidence, today: datetime.date) -> ClaimVerdict:
+    """One claim; where several devices made its series, on each by itself, and firm only where none says otherwise.
+
+    The numbers shown are those of the device that decides the most parts.
+
+    Raises:
+        DataError: an input or a rule makes no sense.
+    """
+    first = judge(claim, resolve_inputs(claim, evidence), today)  # tells of a wrong row with its field
+    devices = rivals(claim, evidence)
+    if not devices:
+        return first
+    each = [judge(claim, resolve_inputs(claim, evidence, device), today) for device in devices]
+    best = max(each, key=lambda verdict: sum(part.outcome not in _UNDECIDED for part in verdict.parts))
+    parts = tuple(_agreed(own, [verdict.parts[place] for verdict in each]) for place, own in enumerate(best.parts))
+    return dataclasses.replace(best, parts=parts, outcome=combine_outcomes(parts))
+
+
+def _agreed(own: PartVerdict, each: Sequence[PartVerdict]) -> PartVerdict:
+    """One part over several devices: those that decide it must say the same."""
+    decided = {part.outcome for part in each if part.outcome not in _UNDECIDED}
+    if len(decided) < 2:
+        return own
+    return dataclasses.replace(own, outcome=Outcome.PARTLY, because=Because.DEVICES)
 
 
 def judge(claim: ClaimRow, inputs: Mapping[str, Resolved], today: datetime.date) -> ClaimVerdict:
@@ -88,6 +116,7 @@ def _judge_part(claim: ClaimRow, half: Half, inputs: Mapping[str, Resolved], tod
         single_sources=single if because is Because.ONE_SOURCE else (),
         rests=rests,
         needs=(half.needs or claim.needs) if outcome is Outcome.UNTESTED else None,
+        takes=(half.takes or claim.takes) if because in (Because.NOT_TESTED, Because.NO_EVIDENCE) else None,
     )
 
 

@@ -66,6 +66,8 @@ def _part(part: PartVerdict) -> JsonObject:
         "refutes_if": _rule(part.half.refutes_if, part.evaluated.refutes),
         "steps": {name: _value(value) for name, value in part.evaluated.steps.items()},
         "deadline": part.half.deadline,
+        "needs": part.needs,
+        "takes": None if part.takes is None else part.takes.en,
     }
 
 

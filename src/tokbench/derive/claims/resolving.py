@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tokbench.derive.claims.evidence import Evidence, Resolved
 from tokbench.derive.claims.expressions import Expression, evaluate
+from tokbench.derive.claims.followed import Follow, follows
 from tokbench.derive.claims.from_measured import resolve_measured
 from tokbench.derive.claims.from_published import resolve_published
 from tokbench.derive.claims.from_rows import (
@@ -32,16 +33,16 @@ class Evaluated:
     refutes: Truth
 
 
-def resolve_inputs(claim: ClaimRow, evidence: Evidence) -> dict[str, Resolved]:
-    """Every input of a claim.
+def resolve_inputs(claim: ClaimRow, evidence: Evidence, device: str | None = None) -> dict[str, Resolved]:
+    """Every input of a claim; where several devices made one series, that of `device`, or of whoever made most of it.
 
     Raises:
         DataError: one names a row, a field, a metric or a unit that is not there.
     """
-    found = {}
+    found, follow = {}, follows(claim, evidence, device)
     for name, row in claim.inputs.items():
         try:
-            found[name] = _resolve(name, row, claim, evidence)
+            found[name] = _resolve(name, row, claim, evidence, follow.get(name, Follow()))
         except RuleError as error:
             raise fault(claim, f"inputs.{name}", str(error)) from None
     return found
@@ -61,7 +62,7 @@ def evaluate_rules(claim: ClaimRow, rules: Rules, inputs: Mapping[str, Value]) -
     return Evaluated(steps, supports, _truth(claim, rules.field("refutes_if"), rules.refutes, scope))
 
 
-def _resolve(name: str, row: Input, claim: ClaimRow, evidence: Evidence) -> Resolved:
+def _resolve(name: str, row: Input, claim: ClaimRow, evidence: Evidence, follow: Follow) -> Resolved:
     match row.kind:
         case "quantity":
             return resolve_stated(name, row, claim.quantities)
@@ -70,7 +71,7 @@ def _resolve(name: str, row: Input, claim: ClaimRow, evidence: Evidence) -> Reso
         case "published":
             return resolve_published(name, row, evidence)
         case "measured":
-            return resolve_measured(name, row, evidence)
+            return resolve_measured(name, row, evidence, follow)
     by_row = {"fact": resolve_fact, "device": resolve_device, "price": resolve_rent, "model": resolve_model}
     return by_row[row.kind](name, row, evidence)
 

@@ -42,6 +42,8 @@ class Half(StrictRow):
     supports_if: Text
     refutes_if: Text
     needs: Text | None = None
+    takes: Bilingual | None = None
+    """What must be there that not every machine has, or that nobody has published; None: a CPU and time."""
     deadline: Day | None = None
 
 
@@ -73,6 +75,7 @@ class ClaimRow(StrictRow):
     against: Bilingual
     rules_before: RulesBefore
     needs: Text | None = None
+    takes: Bilingual | None = None
     deadline: Day | None = None
     file: str = "claims"
     """Where it was read; whoever loads it writes this, over anything that stands there."""
@@ -97,6 +100,6 @@ class ClaimRow(StrictRow):
         rules = (self.supports_if, self.refutes_if)
         return (
             Half(name=self.id, says=says, let=self.let, supports_if=rules[0], refutes_if=rules[1]).model_copy(
-                update={"needs": self.needs, "deadline": self.deadline}
+                update={"needs": self.needs, "takes": self.takes, "deadline": self.deadline}
             ),
         )

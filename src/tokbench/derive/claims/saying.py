@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from tokbench.derive.claims.dimensions import read_unit
 from tokbench.derive.claims.evidence import Resolved, Source
+from tokbench.derive.claims.input_rows import Bilingual
 from tokbench.derive.claims.intervals import Interval
 from tokbench.derive.claims.rows import ClaimRow, Half
 from tokbench.derive.claims.values import Lacking, Quantity, Series, State, Truth, Truths, Value
-from tokbench.derive.claims.verdicts import Because, Contrast, Outcome, Strength
-from tokbench.derive.words import join, language, mark, t
+from tokbench.derive.claims.verdicts import Because, ClaimVerdict, Contrast, Outcome, Strength
+from tokbench.derive.words import SEMICOLON, join, language, mark, t
 from tokbench.units import format_number
 
 OUTCOMES: Final = {
@@ -38,6 +40,7 @@ BECAUSE: Final = {
     Because.UNDEFINED: mark("an operation of the rules has no value on these numbers"),
     Because.NOT_TESTED: mark("an input that can be had is missing"),
     Because.DEADLINE: mark("the day that it speaks of has not passed"),
+    Because.DEVICES: mark("the devices that measured it disagree"),
 }
 STATES: Final = {
     State.TRUE: mark("true"),
@@ -51,6 +54,34 @@ LABELS: Final = {
     "random weights": mark("random weights"),
     "replay weights": mark("replayed"),
 }
+SHORT_STRENGTHS: Final = {
+    Strength.MEASURED_AT_SCALE: mark("measured, at scale"),
+    Strength.INDEPENDENT: mark("independent sources"),
+    Strength.MEASURED_SMALL: mark("measured, small"),
+    Strength.ONE_SOURCE: mark("one source"),
+    Strength.REPLAYED: mark("replayed or projected"),
+    Strength.ARITHMETIC: mark("arithmetic"),
+}
+"""For a table, whose legend says what they mean."""
+SHORT_BECAUSE: Final = {
+    Because.RULE: mark("over the whole interval"),
+    Because.BOTH: mark("both rules hold"),
+    Because.NEITHER: mark("between the rules"),
+    Because.ONE_SOURCE: mark("one source alone"),
+    Because.STRADDLES: mark("interval too wide"),
+    Because.NO_EVIDENCE: mark("no such evidence"),
+    Because.UNDEFINED: mark("no value"),
+    Because.NOT_TESTED: mark("not measured"),
+    Because.DEADLINE: mark("its day has not come"),
+    Because.DEVICES: mark("devices disagree"),
+}
+SHORT_LABELS: Final = {
+    "second-hand": mark("second-hand"),
+    "our arithmetic": mark("our arithmetic"),
+    "our assumption": mark("our assumptions"),
+}
+SUSPECT: Final = "suspect: "
+"""How the label of a suspect cell begins; its reason codes follow."""
 
 
 STEP_UNITS: Final = {
@@ -85,6 +116,43 @@ def say_label(label: str) -> str:
     return t(LABELS[label]) if label in LABELS else label
 
 
+def say_labels(labels: Sequence[str]) -> str:
+    """All labels of a verdict; the reason codes of suspect cells once each."""
+    codes = [code for label in labels if label.startswith(SUSPECT) for code in label.removeprefix(SUSPECT).split(", ")]
+    said = [say_label(label) for label in labels if not label.startswith(SUSPECT)]
+    return join([*said, *([t("suspect: {codes}", codes=", ".join(dict.fromkeys(codes)))] if codes else [])])
+
+
+def say_evidence(verdict: ClaimVerdict) -> str:
+    """Strength and labels in the few words that a table has room for."""
+    strength = t("nothing yet") if verdict.strength is None else t(SHORT_STRENGTHS[verdict.strength])
+    said = [t(SHORT_LABELS[x]) if x in SHORT_LABELS else say_label(x) for x in verdict.labels if SUSPECT not in x]
+    is_suspect = any(label.startswith(SUSPECT) for label in verdict.labels)
+    return join([strength, *said, *([t("suspect cells")] if is_suspect else [])])
+
+
+def say_why(verdict: ClaimVerdict) -> str:
+    """Why it has its verdict, in a few words: its parts by what they came to."""
+    if len(verdict.parts) == 1:
+        return t(SHORT_BECAUSE[verdict.parts[0].because])
+    groups: dict[tuple[Outcome, Because], list[str]] = {}
+    for part in verdict.parts:
+        groups.setdefault((part.outcome, part.because), []).append(part.half.name)
+    return join([_say_group(*key, names) for key, names in groups.items()], SEMICOLON)
+
+
+def _say_group(outcome: Outcome, because: Because, names: Sequence[str]) -> str:
+    if because is Because.RULE:
+        return t("{outcome}: {names}", outcome=say_outcome(outcome), names=join(names))
+    reason = t(SHORT_BECAUSE[because])
+    return t("{outcome} ({reason}): {names}", outcome=say_outcome(outcome), reason=reason, names=join(names))
+
+
+def say_bilingual(text: Bilingual) -> str:
+    """A text of a row in the language in force."""
+    return text.zh if language() == "zh" else text.en
+
+
 def say_statement(claim: ClaimRow) -> str:
     """What was claimed, in the language in force."""
     return claim.statement_zh if language() == "zh" else claim.statement
@@ -92,12 +160,12 @@ def say_statement(claim: ClaimRow) -> str:
 
 def say_half(half: Half) -> str:
     """What one part of a claim states."""
-    return half.says.zh if language() == "zh" else half.says.en
+    return say_bilingual(half.says)
 
 
 def say_against(claim: ClaimRow) -> str:
     """The strongest argument against the verdict."""
-    return claim.against.zh if language() == "zh" else claim.against.en
+    return say_bilingual(claim.against)
 
 
 def say_value(value: Value, unit: str | None = None) -> str:

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 
 from tokbench.derive.claims.evidence import Resolved
+from tokbench.derive.claims.input_rows import Bilingual
 from tokbench.derive.claims.resolving import Evaluated
 from tokbench.derive.claims.rows import ClaimRow, Half
 from tokbench.derive.claims.rules import Rules
@@ -46,6 +47,7 @@ class Because(enum.Enum):
     UNDEFINED = "undefined"
     NOT_TESTED = "not-tested"
     DEADLINE = "deadline"
+    DEVICES = "devices"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class PartVerdict:
     """What decided: that of the rule that holds, else that of both."""
     needs: str | None
     """The command that gets what is missing; None where nothing is missing that could be had."""
+    takes: Bilingual | None = None
+    """What has to be there for it, beyond a CPU and time; None where nothing is missing, or no more is needed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

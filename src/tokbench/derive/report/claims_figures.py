@@ -102,5 +102,5 @@ def _plot(file_name: str, unit: str, bars: Sequence[Bar]) -> Printed:
     axes.set_yticks(range(len(bars)), [f"{bar.claim}\n{bar.name}" for bar in reversed(bars)], fontsize=10)
     axes.set_ylim(-0.7, len(bars) - 0.3)
     axes.set_xlabel("x" if unit == "1" else unit)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.09), frameon=False, ncols=3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, ncols=3)
     return print_canvas(canvas, file_name, tips)

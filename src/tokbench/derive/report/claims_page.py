@@ -16,24 +16,27 @@ from tokbench.derive.claims.saying import (
     say_contrast,
     say_half,
     say_input,
-    say_label,
+    say_labels,
     say_outcome,
     say_source,
     say_statement,
     say_strength,
     say_value,
+    say_why,
 )
 from tokbench.derive.claims.values import Truth
 from tokbench.derive.claims.verdicts import ClaimVerdict, PartVerdict
 from tokbench.derive.evaluate import Results
 from tokbench.derive.report.canvas import Drawn
+from tokbench.derive.report.claims_drawn import experts_blocks
 from tokbench.derive.report.claims_section import claims_sections, grounds_of
+from tokbench.derive.report.claims_settling import UNDECIDED, say_wanted, settling_sections
 from tokbench.derive.report.document import Block, Bullets, Document, Item, Paragraph, Section, bullets
 from tokbench.derive.report.frameworks_section import frameworks_sections
 from tokbench.derive.report.scenarios_section import scenarios_sections
 from tokbench.derive.report.sections import chrome
 from tokbench.derive.scenarios import Scenarios
-from tokbench.derive.words import join, language, mark, t
+from tokbench.derive.words import language, mark, t
 
 FAMILIES = {
     "throughput": mark("Throughput"),
@@ -41,6 +44,10 @@ FAMILIES = {
     "moe": mark("Mixture of experts"),
 }
 """The three families that the project is for, in the order of the page."""
+MIXTURES, DRAFTS = "moe", "speculative"
+"""The families whose numbers records can draw by themselves."""
+FIRST = 1
+"""The priority of claims that matter for a purchase: those are told from the claim down to the numbers."""
 MAX_SOURCES = 8
 """More sources of one input than these are counted; `--explain` lists them all."""
 
@@ -57,18 +64,24 @@ class Found(NamedTuple):
 def claims_document(verdicts: Sequence[ClaimVerdict], found: Found) -> Document:
     """The whole page."""
     ordered = sorted(verdicts, key=lambda verdict: verdict.claim.priority)
-    overview, *rest = claims_sections(ordered)
+    overview = claims_sections(ordered)[0]
     sections = [overview]
     for topic, title in FAMILIES.items():
         own = [verdict for verdict in ordered if verdict.claim.topic == topic]
         if own:
-            sections += _family(t(title), own, found.drawn.get(topic, ()))
+            beside = experts_blocks(found.results) if topic == MIXTURES else ()
+            sections += _family(t(title), own, found.drawn.get(topic, ()), beside)
     sections += [*scenarios_sections(found.scenarios), *frameworks_sections(found.results)]
     others = [verdict for verdict in ordered if verdict.claim.topic not in FAMILIES]
-    if others:
-        blocks = (Paragraph(_say_appendix()), grounds_of(others))
+    first = [verdict for verdict in others if verdict.claim.priority == FIRST]
+    if first:
+        sections.append(Section(t("Other claims that matter most for a purchase"), (_outcomes(first),)))
+        sections += [_claim(verdict) for verdict in first]
+    sections += settling_sections(ordered, level=2)
+    rest_of = [verdict for verdict in others if verdict.claim.priority != FIRST]
+    if rest_of:
+        blocks = (Paragraph(_say_appendix()), grounds_of(rest_of))
         sections.append(Section(t("Appendix: the other claims"), blocks))
-    sections += rest[1:]
     return Document(t("{count} claims, tested", count=len(verdicts)), tuple(sections), language(), chrome())
 
 
@@ -78,10 +91,18 @@ def _say_appendix() -> str:
     )
 
 
-def _family(title: str, verdicts: Sequence[ClaimVerdict], drawn: Sequence[Drawn]) -> list[Section]:
+def _family(
+    title: str, verdicts: Sequence[ClaimVerdict], drawn: Sequence[Drawn], beside: Sequence[Block]
+) -> list[Section]:
     figures = tuple(item.figure for item in drawn)
-    said = [f"{verdict.claim.id}: {say_outcome(verdict.outcome)}" for verdict in verdicts]
-    return [Section(title, (bullets(*said), *figures)), *(_claim(verdict) for verdict in verdicts)]
+    return [Section(title, (_outcomes(verdicts), *figures, *beside)), *(_claim(verdict) for verdict in verdicts)]
+
+
+def _outcomes(verdicts: Sequence[ClaimVerdict]) -> Bullets:
+    said = [t("{outcome} ({why})", outcome=say_outcome(verdict.outcome), why=say_why(verdict)) for verdict in verdicts]
+    return Bullets(
+        tuple(Item(f" {text}", lead=f"{verdict.claim.id}:") for verdict, text in zip(verdicts, said, strict=True))
+    )
 
 
 def _claim(verdict: ClaimVerdict) -> Section:
@@ -100,9 +121,7 @@ def _claim(verdict: ClaimVerdict) -> Section:
     if beside:
         items = [entry for item in beside for entry in _input_items(item)]
         blocks += [Paragraph(t("Beside it, deciding nothing:")), Bullets(tuple(items))]
-    notes = (
-        [t("Labels: {labels}.", labels=join([say_label(label) for label in verdict.labels]))] if verdict.labels else []
-    )
+    notes = [t("Labels: {labels}.", labels=say_labels(verdict.labels))] if verdict.labels else []
     notes += [t("Conditions: {contrast}.", contrast=say_contrast(contrast)) for contrast in verdict.contrasts]
     notes.append(t("Strongest argument against: {text}", text=say_against(claim)))
     blocks.append(bullets(*notes))
@@ -130,6 +149,8 @@ def _numbers(part: PartVerdict, verdict: ClaimVerdict) -> Iterator[Item]:
         yield Item(f" = {part.half.let[name]} = {say_value(value)}", lead=name)
     for name in sorted(part.rules.inputs_of(part.rules.supports, part.rules.refutes)):
         yield from _input_items(verdict.inputs[name])
+    if part.outcome in UNDECIDED:
+        yield Item(t("to settle it: {what}", what=say_wanted(part)))
     if part.needs is not None:
         yield Item(t("to test it: {command}", command=part.needs))
 

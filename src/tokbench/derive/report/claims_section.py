@@ -12,30 +12,29 @@ from tokbench.derive.claims.saying import (
     say_because,
     say_briefly,
     say_contrast,
+    say_evidence,
     say_half,
-    say_label,
     say_outcome,
     say_statement,
-    say_strength,
+    say_why,
 )
 from tokbench.derive.claims.verdicts import ClaimVerdict, Outcome, PartVerdict
-from tokbench.derive.report.document import Block, Bullets, Cell, Column, Item, Paragraph, Section, Table, bullets
-from tokbench.derive.words import SEMICOLON, join, t
+from tokbench.derive.report.claims_settling import settling_sections
+from tokbench.derive.report.document import Block, Bullets, Cell, Column, Item, Paragraph, Section, Table
+from tokbench.derive.words import join, t
 
 ORDER = (Outcome.SUPPORTED, Outcome.REFUTED, Outcome.PARTLY, Outcome.OPEN, Outcome.UNTESTED)
 
 
 def claims_sections(verdicts: Sequence[ClaimVerdict]) -> list[Section]:
-    """The table of verdicts, what they rest on, and the commands that would settle the rest; nothing without claims."""
+    """The table of verdicts, what they rest on, and what would settle the rest; nothing without claims."""
     if not verdicts:
         return []
-    blocks: list[Block] = [Paragraph(_count(verdicts)), _table(verdicts), Paragraph(_method())]
+    blocks: list[Block] = [Paragraph(_count(verdicts), "lead"), Paragraph(_method()), _table(verdicts)]
+    blocks.append(Paragraph(_legend()))
     sections = [Section(t("What was claimed"), tuple(blocks))]
     sections.append(Section(t("What the verdicts rest on"), (grounds_of(verdicts),), level=3))
-    needs = list(dict.fromkeys(command for verdict in verdicts for command in verdict.needs))
-    if needs:
-        sections.append(Section(t("What would test the rest"), (bullets(*needs),), level=3))
-    return sections
+    return [*sections, *settling_sections(verdicts)]
 
 
 def _count(verdicts: Sequence[ClaimVerdict]) -> str:
@@ -53,53 +52,52 @@ def _method() -> str:
     )
 
 
+def _legend() -> str:
+    return t(
+        "Why: what each part of a claim came to; a firm part had its whole interval within one rule. Evidence: the "
+        "weakest that the verdict rests on. Measured, small: on a small model or without an accelerator. One source: a "
+        "single one, or the vendor alone. Second-hand: read on another page than the source's own. Suspect cells: the "
+        "report of their run tells why."
+    )
+
+
 def _table(verdicts: Sequence[ClaimVerdict]) -> Table:
     columns = (
         Column(t("Claim")),
         Column(t("Topic")),
         Column(t("Statement")),
         Column(t("Verdict")),
-        Column(t("Evidence behind it")),
+        Column(t("Why")),
+        Column(t("Evidence")),
     )
     return Table(columns, tuple(_row(verdict) for verdict in verdicts))
 
 
 def _row(verdict: ClaimVerdict) -> tuple[Cell, ...]:
     claim = verdict.claim
-    labels = join([say_label(label) for label in verdict.labels])
     return (
         Cell(claim.id),
         Cell(claim.topic),
         Cell(say_statement(claim)),
-        Cell(say_outcome(verdict.outcome), sort=float(ORDER.index(verdict.outcome)), note=_say_why(verdict)),
-        Cell(say_strength(verdict.strength), note=labels or None),
+        Cell(say_outcome(verdict.outcome), sort=float(ORDER.index(verdict.outcome))),
+        Cell(say_why(verdict)),
+        Cell(say_evidence(verdict)),
     )
-
-
-def _say_why(verdict: ClaimVerdict) -> str:
-    """Why it has its verdict: of each part by name, where there are several."""
-    if len(verdict.parts) == 1:
-        return say_because(verdict.parts[0].because)
-    said = [
-        t(
-            "{name}: {outcome}, because {reason}",
-            name=part.half.name,
-            outcome=say_outcome(part.outcome),
-            reason=say_because(part.because),
-        )
-        for part in verdict.parts
-    ]
-    return join(said, SEMICOLON)
 
 
 def grounds_of(verdicts: Sequence[ClaimVerdict]) -> Bullets:
     """What each verdict rests on and what speaks against it, in a paragraph each."""
-    return Bullets(tuple(Item(_ground(verdict), lead=f"{verdict.claim.id}: ") for verdict in verdicts))
+    return Bullets(tuple(Item(f" {_ground(verdict)}", lead=f"{verdict.claim.id}:") for verdict in verdicts))
 
 
 def _ground(verdict: ClaimVerdict) -> str:
     parts = " ".join([_say_part(part, verdict) for part in verdict.parts])
-    said = t("{parts} Against it: {against}", parts=parts, against=say_against(verdict.claim))
+    said = t(
+        "{parts} Evidence: {evidence}. Against it: {against}",
+        parts=parts,
+        evidence=say_evidence(verdict),
+        against=say_against(verdict.claim),
+    )
     contrasts = [say_contrast(contrast) for contrast in verdict.contrasts]
     return t("{said} Unlike conditions: {contrasts}.", said=said, contrasts=join(contrasts)) if contrasts else said
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,41 @@ def test_a_family_gives_rows_lines_and_shares(tmp_path: Path) -> None:
     assert (1, 4096 * GQA_BYTES) == (users, sizes[0])
     assert table.share(sizes[0]) == pytest.approx(4096 * GQA_BYTES / (table.weight_bytes + 4096 * GQA_BYTES))
     assert (True, False) == (table.is_fitting(sizes[0]), table.is_fitting(table.rows[-1][1][-1]))
+
+
+def test_shares_count_the_type_that_the_engine_keeps_its_cache_in(tmp_path: Path) -> None:
+    """A cache of 8 bits beside weights of 16 is half as large as the weights' type says."""
+    script = Script()
+    family(script)
+    results = results_of(script, tmp_path)
+    for cell in results.cells:
+        assert cell.record.engine is not None
+        cell.record.engine = cell.record.engine.model_copy(update={"kv_dtype": "int8"})
+    (_, sizes), *_ = find_caches(results).shares[0].rows
+    assert sizes[0] == 4096 * GQA_BYTES // 2
+
+
+def test_a_cache_of_a_type_that_no_formula_counts_has_no_shares(tmp_path: Path) -> None:
+    script = Script()
+    family(script)
+    results = results_of(script, tmp_path)
+    for cell in results.cells:
+        assert cell.record.engine is not None
+        cell.record.engine = cell.record.engine.model_copy(update={"kv_dtype": "turbo3"})
+    assert () == find_caches(results).shares
+
+
+def test_a_slope_that_noise_could_have_made_implies_no_rate_and_is_no_headline(tmp_path: Path) -> None:
+    """Seen on a busy CPU: "costs least in mha", of a line whose interval reached below 0."""
+    script = Script(ceiling=ceilings(read_bytes_per_s=2e12))
+    for prompt, noisy in ((102, 0.010), (1102, 0.012), (5102, 0.009), (10102, 0.013)):
+        block(script, "noisy", prompt, noisy, 128 * GQA_BYTES)
+        block(script, "firm", prompt, 0.001 + (prompt + 2) * 2e-6, 128 * GQA_BYTES)
+    lines = {line.block: line for line in find_caches(results_of(script, tmp_path / "derived")).lines}
+    assert (False, True) == (lines["noisy"].is_told, lines["firm"].is_told)
+    assert lines["noisy"].s_per_token > 0 and lines["noisy"].implied_bytes_per_s is None
+    text = report_of(script, tmp_path / "report")
+    assert "costs most in" not in text and "the interval of the slope holds 0" in text
 
 
 def test_two_contexts_are_no_line_and_cells_without_a_label_no_family(tmp_path: Path) -> None:
@@ -158,6 +194,7 @@ def test_the_report_tells_caches_and_slices_and_is_silent_without_them(tmp_path:
     for said in (
         "## KV cache and attention",
         "The cache of narrow is 4.00 times smaller than that of gqa8. The measured bytes lie up to 75.0 % off",
+        "costs most in gqa8, 2.00 µs (2.00 µs – 2.00 µs) a step, and least in narrow, 500 ns (500 ns – 500 ns) (static",
         "Arithmetic, not measured",
         "figures/kv_context.png",
         "## A slice of a larger model",
@@ -170,6 +207,37 @@ def test_the_report_tells_caches_and_slices_and_is_silent_without_them(tmp_path:
     plain.trial(plain.cell())
     text = report_of(plain, tmp_path / "without")
     assert "KV cache and attention" not in text and "A slice of a larger model" not in text
+
+
+def test_captions_say_random_and_cut_only_where_cells_are(tmp_path: Path) -> None:
+    """Seen in reports of trained weights at their full depth: "Random weights, few layers"."""
+    random, trained = Script(), Script()
+    for prompt in (102, 1102, 10102):
+        block(random, "gqa8", prompt, 0.001, 128 * GQA_BYTES, layers=2)
+        cell_id = trained.cell(prompt_tokens=prompt, labels={"attention": "gqa8"})
+        trained.prepare(cell_id, kv_bytes=128 * GQA_BYTES)
+        trained.trial(cell_id, step_s=0.001)
+    slice_of(random, (2, 4, 8))
+    said = report_of(random, tmp_path / "random")
+    assert 2 == said.count("meaningless as text. Every model is cut to so many layers: 2.")  # the figure and the table
+    assert "every speed an upper one. Weights are random." in said
+    text = report_of(trained, tmp_path / "trained")
+    assert 2 == text.count("No weights are random.") and "is cut" not in text and "meaningless" not in text
+
+
+def test_every_line_is_in_a_figure(tmp_path: Path) -> None:
+    """Seen: the smallest static batch alone was drawn, and no more than seven lines of it, without a word."""
+    script = Script()
+    for prompt in (102, 1102, 10102):
+        for number in range(8):
+            block(script, f"kind{number}", prompt, 0.001, 128 * GQA_BYTES, kernel=f"kernel{number}")
+        block(script, "kind0", prompt, 0.004, 128 * GQA_BYTES, static_batch=4)
+    text = report_of(script, tmp_path)
+    assert ["kv_context.png", "kv_context_2.png", "kv_context_3.png"] == re.findall(r"figures/(kv_\w+\.png)", text)
+    assert "static batch 1: flat" in text and "static batch 4: flat" in text
+    assert "Part 1 of 2." in text and "Part 2 of 2." in text
+    drawn = "".join((tmp_path / "report" / "report.html").read_text(encoding="utf-8").split())
+    assert all(f"kind{number},eager" in drawn for number in range(8))
 
 
 def report_of(script: Script, folder: Path) -> str:

@@ -71,7 +71,12 @@ def test_the_exponent_is_the_slope_of_the_logarithms(tmp_path: Path) -> None:
     y = [math.log(PREFILL_S + STEP_S * (ANSWER + budget - 1)) for budget in BUDGETS]
     middle = [sum(values) / 3 for values in (x, y)]
     slope = sum((a - middle[0]) * (b - middle[1]) for a, b in zip(x, y, strict=True))
-    assert found.exponent == pytest.approx(slope / sum((a - middle[0]) ** 2 for a in x))
+    spread = sum((a - middle[0]) ** 2 for a in x)
+    exponent = slope / spread
+    assert found.exponent == pytest.approx(exponent)
+    left = sum((b - middle[1] - exponent * (a - middle[0])) ** 2 for a, b in zip(x, y, strict=True))
+    half = 12.7062 * math.sqrt(left / spread)  # t(0.975, 1), three points
+    assert found.exponent_interval == pytest.approx((exponent - half, exponent + half), rel=1e-4)
 
 
 def test_slower_steps_of_a_longer_context_stand_beside_the_prediction(tmp_path: Path) -> None:
@@ -98,6 +103,7 @@ def test_the_section_says_growth_and_lengths(tmp_path: Path) -> None:
     text = report(results_of(question(), tmp_path / "run"), tmp_path / "report")
     assert "## What thinking costs\n" in text and "### How long an answer takes\n" in text
     assert "with 90 thinking tokens instead of 0 an answer of 10 tokens takes 7.43x as long" in text
+    assert "grow with the 0.878 power of the output tokens (0.487 – 1.27, 95 % interval of a line" in text
     assert "10 tokens/s is 1.89x that and 30 is 5.67x" in text
     assert "an answer of 900 tokens takes 30 s at 30.0 tokens/s and 3 s at 300. Of 3 published speeds" in text
     assert "fast enough to read along | 30.0 | 3.33 s | 10.0 s | 33.3 s | 100 s | 333 s | 1,000 s" in text

@@ -7,6 +7,7 @@ file of its own.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,7 +16,15 @@ from tokbench.errors import PlugError, SpecError
 from tokbench.measure import experiments
 from tokbench.measure.engines.fake import FakeStepEngine, open_engine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec, Option
+from tokbench.record.spec import (
+    CellSpec,
+    EngineSpec,
+    ExperimentSpec,
+    ModelSpec,
+    Option,
+    StaticBatchLoad,
+    WorkloadSpec,
+)
 
 OPTIONS: dict[str, dict[str, Option]] = {"fake": {"steps": 4}}
 """Options that make one repetition short."""
@@ -25,6 +34,7 @@ HELD_BY = {
     "nll": "test_experiment_nll.py",
     "link": "test_links.py",
     "lossless": "test_lossless.py",
+    "round_parts": "test_round_parts.py",
     "verify_cost": "test_verify_cost.py",
 }
 """Experiments that need a real model, or more processes than one, with the file that tests them on such."""
@@ -82,6 +92,33 @@ def test_repeating_gives_the_same_settings(kind: str) -> None:
 def test_an_unknown_option_is_refused(kind: str) -> None:
     with pytest.raises(PlugError, match="no_such_option"):
         points(kind, no_such_option=1)
+
+
+@pytest.mark.parametrize("kind", ["answers", "nll"])
+def test_what_reads_options_by_itself_refuses_them_before_a_device_is_touched(kind: str) -> None:
+    plug = experiments.load_plug(kind)
+    assert isinstance(plug, experiments.CheckedPlug)
+    task: dict[str, Option] = {"task": "clock"} if kind == "answers" else {}
+    experiments.check_experiment(cell(kind, task))
+    with pytest.raises(PlugError, match="no_such_option"):
+        experiments.check_experiment(cell(kind, {**task, "no_such_option": 1}))
+    with pytest.raises(PlugError, match="random weights have none"):
+        experiments.check_experiment(cell(kind, task, weights="random"))
+
+
+def cell(kind: str, options: dict[str, Option], weights: Literal["pretrained", "random"] = "pretrained") -> CellSpec:
+    """A cell that a plan would ask about."""
+    return CellSpec(
+        model=ModelSpec(source="shape:tiny-llama", weights=weights),
+        engine=EngineSpec(kind="transformers", mode="eager"),
+        workload=WorkloadSpec(prompt_tokens=8, output_tokens=4),
+        load=StaticBatchLoad(static_batch=1),
+        experiment=ExperimentSpec(kind=kind, options=options),
+    )
+
+
+def test_a_cell_without_an_experiment_has_nothing_to_refuse() -> None:
+    experiments.check_experiment(cell("no such kind", {}).model_copy(update={"experiment": "none"}))
 
 
 def test_an_unknown_experiment_is_refused_with_the_nearest() -> None:

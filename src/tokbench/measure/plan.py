@@ -22,7 +22,7 @@ from tokbench.measure.choice import torch_device
 from tokbench.measure.draft_memory import draft_memory_bytes
 from tokbench.measure.drawing import check_draws
 from tokbench.measure.engines import check_drafting, check_load, check_plug
-from tokbench.measure.experiments import load_plug as load_experiment
+from tokbench.measure.experiments import check_experiment
 from tokbench.measure.latent import check_latent
 from tokbench.measure.models import ResolvedModel, at_depth
 from tokbench.measure.parallel import check_engine, check_even, largest_static_batch, memory_per_device_bytes
@@ -258,8 +258,7 @@ class _Binder:
         plug = check_plug(spec.engine)
         check_engine(spec.engine, cell.spec.device_count)
         check_load(spec.engine, spec.load)
-        if spec.experiment != "none":
-            load_experiment(spec.experiment.kind)
+        check_experiment(spec)
         check_drafting(spec.engine, spec.speculation)
         check_draws(spec)
         bound = make_cell(spec)

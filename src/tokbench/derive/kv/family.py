@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tokbench.arithmetic import kv_cache_bytes, precision_on
+from tokbench.arithmetic import kv_cache_bytes
 from tokbench.derive.bounds.points import Line, alike_but_for, step_s, value_of
 from tokbench.derive.cell_shape import shape_of_cell
 from tokbench.derive.evaluate import CellResult, Results
 from tokbench.derive.kv.found import CacheFindings, CacheRow, ContextLine, ShareTable
 from tokbench.derive.kv.growth import find_growth
-from tokbench.derive.kv.ways import has_expanded_cache
+from tokbench.derive.kv.ways import cache_dtype, has_expanded_cache
 from tokbench.derive.metrics import CellContext, UndefinedError
 
 BLOCK = "attention"
@@ -110,16 +110,15 @@ def _shares(cells: Sequence[CellResult], results: Results) -> Iterator[ShareTabl
         if block in done or weights is None:
             continue
         try:
-            shape = shape_of_cell(CellContext(cell.record, results.run))
-            dtype = precision_on(cell.record.spec.model.dtype, kind).activations
+            shape, dtype = shape_of_cell(CellContext(cell.record, results.run)), cache_dtype(cell.record, kind)
+            one = [
+                kv_cache_bytes(shape, context, dtype, has_expanded_cache(cell.record))
+                for context in SHARE_CONTEXTS
+                if context <= shape.max_context_tokens
+            ]
         except (UndefinedError, ValueError):
-            continue
+            continue  # a shape or a type of cache that no formula counts
         done.add(block)
-        one = [
-            kv_cache_bytes(shape, context, dtype, has_expanded_cache(cell.record))
-            for context in SHARE_CONTEXTS
-            if context <= shape.max_context_tokens
-        ]
         yield ShareTable(
             cell=cell,
             block=block,

@@ -56,11 +56,14 @@ class ContextLine:
         return self.bytes_per_token / self.read_bytes_per_s
 
     @property
+    def is_told(self) -> bool:
+        """Whether the whole interval of the slope lies above 0: noise alone would seldom give such a line."""
+        return self.interval_s_per_token is not None and self.interval_s_per_token[0] > 0
+
+    @property
     def implied_bytes_per_s(self) -> float | None:
-        """The rate at which the cache would have been read if nothing else grew; None where steps did not grow."""
-        return (
-            None if self.bytes_per_token is None or self.s_per_token <= 0 else self.bytes_per_token / self.s_per_token
-        )
+        """The rate at which the cache would have been read if nothing else grew; None where no growth is told."""
+        return None if self.bytes_per_token is None or not self.is_told else self.bytes_per_token / self.s_per_token
 
     @property
     def residual_ratio(self) -> float | None:

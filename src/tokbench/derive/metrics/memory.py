@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tokbench.arithmetic import kv_cache_bytes, precision_on
+from tokbench.arithmetic import kv_cache_bytes
 from tokbench.derive.cell_shape import shape_of_cell
-from tokbench.derive.kv.ways import has_expanded_cache
+from tokbench.derive.kv.ways import cache_dtype, has_expanded_cache
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.words import mark, t
 from tokbench.units import BYTES, BYTES_PER_TOKEN, Better
@@ -85,11 +85,8 @@ def predicted_kv_bytes_per_token(context: CellContext) -> Values:
     held = [prepared.cache_rows for prepared in cell.prepared if prepared.cache_rows]
     if not held:
         raise UndefinedError(t("the engine allocates its cache as it grows, or does not show it"))
-    told = cell.engine.kv_dtype if cell.engine is not None else None
     try:
-        dtype = (
-            told or precision_on(cell.spec.model.dtype, device.kind if device is not None else "unknown").activations
-        )
+        dtype = cache_dtype(cell, device.kind if device is not None else "unknown")
         return [kv_cache_bytes(shape, held[-1], dtype, has_expanded_cache(cell)) / held[-1]]
     except ValueError as error:
         raise UndefinedError(t("the bytes of a step cannot be counted: {fault}", fault=str(error))) from None

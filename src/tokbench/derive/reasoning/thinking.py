@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tokbench import arithmetic
 from tokbench.derive.bounds.points import Line, alike_but_for, value_of
 from tokbench.derive.evaluate import CellResult, Missing, Results
-from tokbench.derive.kv.ways import has_expanded_cache
+from tokbench.derive.kv.ways import cache_dtype, has_expanded_cache
 from tokbench.derive.words import t
 from tokbench.errors import SpecError
 from tokbench.record.catalog import shape_from_config
@@ -51,6 +51,8 @@ class Thinking:
     thoughts: tuple[Thought, ...]
     exponent: float | None
     """Slope of log seconds over log output tokens; None with fewer than three budgets."""
+    exponent_interval: tuple[float, float] | None
+    """95 % t interval of that line, over budgets; the spread of repetitions within one is not in it."""
 
 
 def find_thinking(results: Results) -> tuple[Thinking, ...]:
@@ -76,8 +78,14 @@ def _thinking(results: Results, cells: Sequence[CellResult]) -> Thinking:
         if isinstance(thought.seconds, Estimate)
     ]
     is_enough = len({x for x, _ in points}) >= MIN_POINTS
-    exponent = Line([x for x, _ in points], [y for _, y in points]).slope if is_enough else None
-    return Thinking(results.name, tuple(thoughts), exponent)
+    line = Line([x for x, _ in points], [y for _, y in points]) if is_enough else None
+    intervals = None if line is None else line.intervals()
+    return Thinking(
+        run_name=results.name,
+        thoughts=tuple(thoughts),
+        exponent=None if line is None else line.slope,
+        exponent_interval=None if intervals is None else intervals[1],
+    )
 
 
 def _thought(results: Results, cell: CellResult, least: CellResult) -> Thought:
@@ -132,9 +140,7 @@ def _predicted_kv(results: Results, cell: CellResult) -> float | None:
         return None
     try:
         shape = shape_from_config(json.loads(model.config_json), model.name)
-        engine = cell.record.engine
-        told = engine.kv_dtype if engine is not None else None
-        dtype = told or arithmetic.precision_on(cell.record.spec.model.dtype, device.kind).activations
+        dtype = cache_dtype(cell.record, device.kind)
         return arithmetic.kv_cache_bytes(shape, _context(cell), dtype, has_expanded_cache(cell.record))
     except (SpecError, ValueError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tokbench.derive.evaluate import Results
 from tokbench.derive.kv.family import find_caches
@@ -19,34 +20,75 @@ from tokbench.derive.report.canvas import (
     print_canvas,
 )
 from tokbench.derive.report.document import Figure
+from tokbench.derive.report.kv_tables import say_what_ran
 from tokbench.derive.words import t
 from tokbench.units import SECONDS, format_value
 
-FILE_NAME = "kv_context.png"
+FIRST_NAME = "kv_context.png"
 MILLI = 1e-3
 MAX_LINES = len(OKABE_ITO)
+"""Of one picture: each line has a colour of its own. What is more goes into a further picture."""
+
+Named = tuple[str, ContextLine]
+"""A line with the name of its run."""
+
+
+def is_caches(figure: Figure) -> bool:
+    """Whether a figure is one of those that are drawn here."""
+    return figure.file_name.startswith(FIRST_NAME.removesuffix(".png"))
 
 
 def draw_caches(results: Sequence[Results]) -> tuple[Drawn, ...]:
-    """Step time over context, one line a block, at the smallest static batch that a block has."""
+    """Step time over context, one line a block: a picture per static batch, more where one cannot hold all."""
     lines = [(item.name, line) for item in results for line in find_caches(item).lines]
-    if not lines:
-        return ()
-    smallest = min(line.static_batch for _, line in lines)
-    shown = [(name, line) for name, line in lines if line.static_batch == smallest][:MAX_LINES]
+    pictures = [
+        picture
+        for batch in sorted({line.static_batch for _, line in lines})
+        for picture in _pictures([(name, line) for name, line in lines if line.static_batch == batch])
+    ]
+    return tuple(_draw(picture, place, several=len(results) > 1) for place, picture in enumerate(pictures))
+
+
+class _Picture(NamedTuple):
+    """The lines that stand together, all of one static batch."""
+
+    lines: tuple[Named, ...]
+    part: int
+    parts: int
+
+
+def _pictures(lines: Sequence[Named]) -> list[_Picture]:
+    """As few pictures as hold all lines, of as many lines each as can be."""
+    starts = range(0, len(lines), MAX_LINES)
+    return [
+        _Picture(tuple(lines[start : start + MAX_LINES]), part + 1, len(starts)) for part, start in enumerate(starts)
+    ]
+
+
+def _draw(picture: _Picture, place: int, *, several: bool) -> Drawn:
+    name = FIRST_NAME if place == 0 else FIRST_NAME.replace(".png", f"_{place + 1}.png")
     with drawing():
-        printed = _plot(shown, several=len(results) > 1)
-    caption = t(
-        "Step time over the tokens in the cache, both logarithmic, static batch {batch}: flat where weights and "
-        "launches are the cost, climbing where the cache is. Random weights, few layers. Source: the runs of this "
-        "report.",
-        batch=smallest,
-    )
-    alt = t("Step time over context of {count} kinds of attention", count=len(shown))
-    return (Drawn(Figure(FILE_NAME, alt, caption), *printed),)
+        printed = _plot(picture.lines, name, several=several)
+    alt = t("Step time over context of {count} kinds of attention", count=len(picture.lines))
+    return Drawn(Figure(name, alt, _caption(picture)), *printed)
 
 
-def _plot(lines: Sequence[tuple[str, ContextLine]], *, several: bool) -> Printed:
+def _caption(picture: _Picture) -> str:
+    told = [
+        t(
+            "Step time over the tokens in the cache, both logarithmic, static batch {batch}: flat where weights and "
+            "launches are the cost, climbing where the cache is.",
+            batch=picture.lines[0][1].static_batch,
+        ),
+        say_what_ran([line.cell for _, line in picture.lines]),
+        t("Source: the runs of this report."),
+    ]
+    if picture.parts > 1:
+        told.insert(1, t("Part {part} of {parts}.", part=picture.part, parts=picture.parts))
+    return " ".join(told)
+
+
+def _plot(lines: Sequence[Named], file_name: str, *, several: bool) -> Printed:
     canvas, axes = open_canvas(4.9 + 0.34 * len(lines))
     tips: list[Tip] = []
     for index, (run_name, line) in enumerate(lines):
@@ -73,4 +115,4 @@ def _plot(lines: Sequence[tuple[str, ContextLine]], *, several: bool) -> Printed
     axes.set_xlabel("tokens in the cache of each row")
     axes.set_ylabel("step time (ms)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, ncols=1)
-    return print_canvas(canvas, FILE_NAME, tips)
+    return print_canvas(canvas, file_name, tips)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tokbench.derive.evaluate import CellResult
 from tokbench.derive.kv.family import find_caches
-from tokbench.derive.kv.found import CacheFindings, Slice
+from tokbench.derive.kv.found import CacheFindings, ContextLine, Slice
 from tokbench.derive.kv.slices import find_slices
 from tokbench.derive.report.bound_tables import number_cell, run_columns, run_fields, share_cell, unit_cell
 from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph, Section, Table, bullets
-from tokbench.derive.report.kv_figures import FILE_NAME
+from tokbench.derive.report.kv_figures import is_caches
 from tokbench.derive.report.kv_tables import (
     NO_CEILING,
     caches_blocks,
@@ -20,7 +21,7 @@ from tokbench.derive.report.kv_tables import (
 )
 from tokbench.derive.report.material import Material
 from tokbench.derive.words import join, mark, t
-from tokbench.units import SECONDS, format_number, format_value
+from tokbench.units import SECONDS, format_number
 
 NO_SHARE = mark("no read ceiling was measured, or more layers were not slower")
 
@@ -43,7 +44,8 @@ def _cache_sections(material: Material) -> list[Section]:
         return []
     sentences = tuple(_say_caches(found))
     opening: tuple[Block, ...] = (bullets(*sentences),) if sentences else ()
-    return [Section(t("KV cache and attention"), (*opening, *material.figure(FILE_NAME))), *told]
+    figures = tuple(figure for figure in material.figures if is_caches(figure))
+    return [Section(t("KV cache and attention"), (*opening, *figures)), *told]
 
 
 def _say_caches(found: Sequence[CacheFindings]) -> Iterator[str]:
@@ -61,17 +63,26 @@ def _say_caches(found: Sequence[CacheFindings]) -> Iterator[str]:
                 ratio=format_number(narrow.largest_over_this),
                 formula=_say_formula(off),
             )
-        lines = [line for line in item.lines if line.s_per_token > 0]
-        if len(lines) > 1:
-            dear, cheap = (pick(lines, key=lambda line: line.s_per_token) for pick in (max, min))
+        yield from _say_lines(item.lines)
+
+
+def _say_lines(lines: Sequence[ContextLine]) -> Iterator[str]:
+    """Where context costs most and least, of the smallest static batch that several blocks were run with."""
+    for batch in sorted({line.static_batch for line in lines}):
+        rising = [line for line in lines if line.static_batch == batch and line.is_told]
+        if len(rising) > 1:
+            dear, cheap = (pick(rising, key=lambda line: line.s_per_token) for pick in (max, min))
             yield t(
-                "One more cached token in every row costs most in {dear} ({most} a step) and least in {cheap} "
-                "({least}).",
+                "Of the blocks whose line tells its slope from 0, one more cached token in every row costs most in "
+                "{dear}, {most} a step, and least in {cheap}, {least} (static batch {batch}; 95 % intervals of the "
+                "lines).",
                 dear=dear.block,
-                most=format_value(dear.s_per_token, SECONDS),
+                most=interval_cell(dear.s_per_token, dear.interval_s_per_token).text,
                 cheap=cheap.block,
-                least=format_value(cheap.s_per_token, SECONDS),
+                least=interval_cell(cheap.s_per_token, cheap.interval_s_per_token).text,
+                batch=batch,
             )
+            return
 
 
 def _say_formula(off: float | None) -> str:
@@ -91,8 +102,9 @@ def _slice_sections(material: Material) -> list[Section]:
     warning = t(
         "Extrapolated, not measured: a few layers were run, and the whole depth is taken to cost the "
         "same per layer. No traffic between devices is in it, which the whole model cannot do without: every time of "
-        "a whole model is a lower bound, every speed an upper one. Weights are random, and routed experts even."
+        "a whole model is a lower bound, every speed an upper one."
     )
+    told = " ".join((warning, *_say_weights([part.cell for _, part in found])))
     columns = (
         *run_columns(several),
         *(Column(t("Model")), Column(t("Mode")), Column(t("Attention kernel"))),
@@ -108,7 +120,16 @@ def _slice_sections(material: Material) -> list[Section]:
         "at most."
     )
     table = Table(columns, tuple(_slice_fields(name, part, several) for name, part in found), caption)
-    return [Section(t("A slice of a larger model"), (Paragraph(warning, "warning"), table))]
+    return [Section(t("A slice of a larger model"), (Paragraph(told, "warning"), table))]
+
+
+def _say_weights(cells: Sequence[CellResult]) -> Iterator[str]:
+    """Random weights, and what they do to routed experts."""
+    random = [cell for cell in cells if cell.conditions.weights == "random"]
+    if random:
+        yield t("Weights are random.") if len(random) == len(cells) else t("Weights are random in some.")
+    if any(cell.conditions.experts_kernel is not None for cell in random):
+        yield t("Random routers choose experts about evenly, trained ones do not.")
 
 
 def _slice_fields(run_name: str, part: Slice, several: bool) -> tuple[Cell, ...]:

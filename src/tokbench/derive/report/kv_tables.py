@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokbench.derive import wording
+from tokbench.derive.evaluate import CellResult
 from tokbench.derive.kv.found import CacheFindings, CacheRow, ContextLine, GrowthRow, ShareTable
 from tokbench.derive.report.bound_tables import UNKNOWN, number_cell, run_columns, run_fields, unit_cell
 from tokbench.derive.report.document import DASH, Block, Cell, Column, Table
@@ -13,8 +14,30 @@ from tokbench.units import BYTES, BYTES_PER_S, BYTES_PER_TOKEN, SECONDS, format_
 
 NO_FORMULA = mark("the closed forms do not count this model's cache")
 NO_CEILING = mark("no read ceiling was measured, or the cache's bytes are not known")
-NO_GROWTH = mark("steps did not grow with the context")
+NO_GROWTH = mark("the interval of the slope holds 0, or the cache's bytes are not known")
 FIRST = mark("the shortest prompt has none before it")
+
+
+def say_what_ran(cells: Sequence[CellResult]) -> str:
+    """Whose weights, and whether models were cut: what a reader must know before believing a number."""
+    random = [cell.conditions.weights == "random" for cell in cells]
+    if all(random):
+        weights = t("Weights are random: right for bytes and time, meaningless as text.")
+    elif any(random):
+        weights = t("Some weights are random, which their models' names say.")
+    else:
+        weights = t("No weights are random.")
+    cut = sorted({layers for cell in cells if (layers := cell.record.spec.model.layers) is not None})
+    if not cut:
+        return weights
+    every = all(cell.record.spec.model.layers is not None for cell in cells)
+    depths = join(str(layers) for layers in cut)
+    told = (
+        t("Every model is cut to so many layers: {depths}.", depths=depths)
+        if every
+        else t("Some models are cut to so many layers: {depths}.", depths=depths)
+    )
+    return f"{weights} {told}"
 
 
 def caches_blocks(found: Sequence[CacheFindings], several: bool) -> tuple[Block, ...]:
@@ -27,10 +50,11 @@ def caches_blocks(found: Sequence[CacheFindings], several: bool) -> tuple[Block,
         *(Column(t("Block")), Column(t("Model")), Column(t("Mode"))),
         *_right(t("Layers"), t("Measured"), t("By the formula"), t("Residual"), t("Widest over this")),
     )
-    caption = t(
+    how = t(
         "Bytes that one cached token of one sequence takes in all layers: read off the cache object, and by the closed "
-        "form from the model's sizes. Layers are few and weights random: right for bytes, meaningless as text."
+        "form from the model's sizes."
     )
+    caption = f"{how} {say_what_ran([row.cell for _, row in rows])}"
     return (Table(columns, tuple(_cache_fields(name, row, several) for name, row in rows), caption),)
 
 

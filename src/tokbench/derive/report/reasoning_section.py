@@ -75,12 +75,16 @@ def _say_growth(thinking: Thinking, material: Material) -> str:
         answer=f"{most.answer_tokens:,}",
         times=wording.say_times(times),
     )
-    if thinking.exponent is None:
+    if thinking.exponent is None or thinking.exponent_interval is None:
         return t("{said}.", said=said)
+    low, high = thinking.exponent_interval
     return t(
-        "{said}; seconds grow with the {exponent} power of the output tokens.",
+        "{said}; seconds grow with the {exponent} power of the output tokens ({low} – {high}, 95 % interval of a line "
+        "through the budgets' mean times).",
         said=said,
         exponent=format_number(thinking.exponent),
+        low=format_number(low),
+        high=format_number(high),
     )
 
 

@@ -6,12 +6,12 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine
 from tokbench.record.observations import Event
-from tokbench.record.spec import ExperimentSpec
+from tokbench.record.spec import CellSpec, ExperimentSpec
 
 
 class ExperimentPlug(Protocol):
@@ -24,6 +24,19 @@ class ExperimentPlug(Protocol):
 
         Raises:
             PlugError: an option that it does not know, or an engine that cannot do this.
+        """
+
+
+@runtime_checkable
+class CheckedPlug(Protocol):
+    """A plug that tells what is wrong with its options before any device is touched."""
+
+    def check(self, spec: ExperimentSpec, cell: CellSpec) -> None:
+        """Look at the options, and at what of the cell they must suit.
+
+        Raises:
+            PlugError: an option that it does not know or cannot take, or a cell that it cannot work on.
+            SpecError: something that it is to read is not there.
         """
 
 
@@ -44,3 +57,17 @@ def load_plug(kind: str) -> ExperimentPlug:
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise PlugError(f"experiment.kind: there is no experiment {kind!r}", fix=f"{hint}known: {', '.join(known)}")
     return cast(ExperimentPlug, importlib.import_module(f"{__name__}.{kind}"))
+
+
+def check_experiment(cell: CellSpec) -> None:
+    """Refuse, before any device is touched, an experiment that is not there or that its plug cannot run as asked.
+
+    Raises:
+        PlugError: no such experiment, or options that it cannot take.
+        SpecError: something that it is to read is not there.
+    """
+    if cell.experiment == "none":
+        return
+    plug = load_plug(cell.experiment.kind)
+    if isinstance(plug, CheckedPlug):
+        plug.check(cell.experiment, cell)

@@ -14,13 +14,14 @@ from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
 from tokbench.measure.questions import QuestionSet, read_questions
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec
+from tokbench.record.spec import CellSpec, ExperimentSpec
 
 DESCRIPTION = (
     "right answers to frozen questions over budgets of thinking tokens (options: task; questions, default 0: all; "
     "budgets, default '0,16,32,64,128')"
 )
 DEFAULTS = {"task": "", "questions": 0, "budgets": "0,16,32,64,128"}
+PRETRAINED = "model.weights=pretrained, of a model that brings a tokenizer"
 ANSWER_TOKENS = 8
 BEFORE, AFTER = "Question: {question}\nThoughts:", "\nAnswer:"
 
@@ -47,6 +48,18 @@ class _Speaker(NamedTuple):
     model: Any
     tokenizer: ReadableTokenizer
     ends: tuple[int, ...]
+
+
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options, and weights that bring no tokenizer.
+
+    Raises:
+        PlugError: an unknown option, a value that it cannot take, or random weights.
+        SpecError: a task or number of questions that is not there.
+    """
+    _read(spec)
+    if cell.model.weights == "random":
+        raise PlugError("experiment answers needs a tokenizer, and random weights have none", fix=PRETRAINED)
 
 
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
@@ -106,8 +119,7 @@ def _speaker(engine: StepEngine) -> _Speaker:
     if not isinstance(engine, TorchEngine):
         raise PlugError("experiment answers needs an engine that shows its model", fix="engine.kind=transformers")
     if not isinstance(engine.tokenizer, ReadableTokenizer):
-        fix = "pretrained weights that bring a tokenizer"
-        raise PlugError("experiment answers needs a tokenizer, and these weights came without one", fix=fix)
+        raise PlugError("experiment answers needs a tokenizer, and these weights came without one", fix=PRETRAINED)
     ends = getattr(engine.model.generation_config, "eos_token_id", None)
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
     return _Speaker(engine.model, engine.tokenizer, tuple(ends))

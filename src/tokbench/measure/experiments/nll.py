@@ -15,13 +15,23 @@ from typing import Any, NamedTuple
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec
+from tokbench.record.spec import CellSpec, ExperimentSpec
 
 DESCRIPTION = (
     "negative log-likelihood of a frozen text, chunk by chunk (options: tokens, default 4096, 0 for all; chunk, "
     "default 512; text, default quality)"
 )
 DEFAULTS = {"tokens": 4096, "chunk": 512, "text": "quality"}
+PRETRAINED = "model.weights=pretrained, of a model that brings a tokenizer"
+
+
+class _Setting(NamedTuple):
+    """The options, read."""
+
+    tokens: int
+    """0 for all of the text."""
+    chunk: int
+    text: str
 
 
 class _Chunks(NamedTuple):
@@ -30,6 +40,18 @@ class _Chunks(NamedTuple):
     text: str
     sha256: str
     ids: tuple[tuple[int, ...], ...]
+
+
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options, and weights that bring no tokenizer.
+
+    Raises:
+        PlugError: an unknown option or text, a number out of range, or random weights.
+    """
+    setting = _read(spec)
+    _read_text(setting.text)
+    if cell.model.weights == "random":
+        raise PlugError("experiment nll needs a tokenizer, and random weights have none", fix=PRETRAINED)
 
 
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
@@ -74,24 +96,30 @@ def _nats(model: Any, ids: tuple[int, ...]) -> float:
         return float(each.double().sum())
 
 
-def _cut(engine: StepEngine, spec: ExperimentSpec) -> _Chunks:
+def _read(spec: ExperimentSpec) -> _Setting:
     unknown = set(spec.options) - set(DEFAULTS)
     if unknown:
         fix = f"known: {', '.join(DEFAULTS)}"
         raise PlugError(f"experiment.options: nll does not know {', '.join(sorted(unknown))}", fix=fix)
-    if engine.tokenizer is None:
-        fix = "pretrained weights that bring a tokenizer"
-        raise PlugError("experiment nll needs a tokenizer, and these weights came without one", fix=fix)
     wanted, size = _count(spec, "tokens", 0), _count(spec, "chunk", 2)
-    name = str(spec.options.get("text", DEFAULTS["text"]))
-    content = _read(name)
+    if 0 < wanted < size:
+        fix = f"experiment.options.chunk: at most {wanted}"
+        raise PlugError(f"experiment.options.tokens: {wanted} are fewer than one chunk of {size}", fix=fix)
+    return _Setting(wanted, size, str(spec.options.get("text", DEFAULTS["text"])))
+
+
+def _cut(engine: StepEngine, spec: ExperimentSpec) -> _Chunks:
+    setting = _read(spec)
+    if engine.tokenizer is None:
+        raise PlugError("experiment nll needs a tokenizer, and these weights came without one", fix=PRETRAINED)
+    content, size = _read_text(setting.text), setting.chunk
     ids = engine.tokenizer.encode(content.decode("utf-8"))
-    ids = ids[:wanted] if wanted else ids
+    ids = ids[: setting.tokens] if setting.tokens else ids
     pieces = tuple(tuple(ids[start : start + size]) for start in range(0, len(ids) - size + 1, size))
     if not pieces:
         fix = f"experiment.options.chunk: at most {len(ids)}"
-        raise PlugError(f"{len(ids)} tokens of {name} are fewer than one chunk of {size}", fix=fix)
-    return _Chunks(name, hashlib.sha256(content).hexdigest(), pieces)
+        raise PlugError(f"{len(ids)} tokens of {setting.text} are fewer than one chunk of {size}", fix=fix)
+    return _Chunks(setting.text, hashlib.sha256(content).hexdigest(), pieces)
 
 
 def _count(spec: ExperimentSpec, name: str, least: int) -> int:
@@ -101,7 +129,7 @@ def _count(spec: ExperimentSpec, name: str, least: int) -> int:
     return value
 
 
-def _read(name: str) -> bytes:
+def _read_text(name: str) -> bytes:
     folder = importlib.resources.files("tokbench.data") / "prompts"
     texts = {item.name.removesuffix(".txt"): item for item in folder.iterdir() if item.name.endswith(".txt")}
     if name not in texts:

@@ -18,31 +18,6 @@ SCRIPTS = sorted(
     if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
 )
 SHELL_FILES = [*SCRIPTS, ROOT / ".ci" / "run"]
-GPU_STEPS = [
-    "doctor",
-    "tests",
-    "llama8b",
-    "energy",
-    "limit",
-    "llama70b",
-    "attention",
-    "precision",
-    "quick",
-    "moe30b",
-    "verify_cost",
-    "speculation8b",
-    "speculation70b",
-    "kv",
-    "context_growth",
-    "v3_slice",
-    "moe_triple",
-    "moe_wide",
-    "moe_grain",
-    "moe_routing",
-    "moe_offload",
-    "reasoning",
-    "claims",
-]
 
 
 def project() -> dict[str, object]:
@@ -120,28 +95,6 @@ def test_every_requirement_has_an_exact_version_for_ci() -> None:
     assert isinstance(base, list)
     wanted = requirement_names([*base, *extras["local"], *extras["quant"], *extras["dev"]])
     assert {name.replace("_", "-") for name in wanted} - set(constraints()) == set()
-
-
-def test_gpu_check_lists_its_steps_in_order_of_value() -> None:
-    listed = subprocess.run([ROOT / "scripts" / "gpu_check.sh", "--list"], capture_output=True, text=True, check=True)
-    assert listed.stdout.split() == GPU_STEPS
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help-me"]])
-def test_gpu_check_without_a_folder_says_how_it_is_called(arguments: list[str]) -> None:
-    called = subprocess.run(
-        [ROOT / "scripts" / "gpu_check.sh", *arguments], capture_output=True, text=True, check=False
-    )
-    assert called.returncode == 2
-    assert called.stderr.startswith("usage: ")
-
-
-def test_gpu_check_refuses_an_unknown_step(tmp_path: Path) -> None:
-    called = subprocess.run(
-        [ROOT / "scripts" / "gpu_check.sh", tmp_path / "out", "llama9b"], capture_output=True, text=True, check=False
-    )
-    assert called.returncode == 2
-    assert "no step 'llama9b'" in called.stderr
 
 
 def test_setup_refuses_an_unknown_argument() -> None:

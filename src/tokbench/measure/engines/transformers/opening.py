@@ -20,12 +20,18 @@ def choose_experts(seat: Seat, work: CellWork) -> kernels.ExpertsChoice:
 def open_loop(seat: Seat, work: CellWork) -> Loop:
     """The loop of a cell, its caches not filled yet."""
     experts = choose_experts(seat, work)
-    seat.keeper.turn_to(None if work.speculation is None else f"{work.speculation!r} {work.draft!r}")
+    seat.keeper.turn_to(None if work.speculation is None else kept_for(work))
     if work.speculation is not None:
         return DraftingLoop(seat, work, experts)
     if seat.request.engine.mode == "compiled":
         return CompiledLoop(seat.model, work, experts, seat.weight_bytes, seat.options)
     return EagerLoop(seat.model, work, experts, seat.options)
+
+
+def kept_for(work: CellWork) -> str:
+    """What a cell's drafter is made from; a replay's model is the same whatever its trace accepts."""
+    spec = work.speculation
+    return repr(work.draft) if spec is not None and spec.method == "replay" else f"{spec!r} {work.draft!r}"
 
 
 def count_kernels(loop: Loop) -> tuple[int | None, str | None]:

@@ -12,9 +12,7 @@ from tokbench.arithmetic import tokens_per_round
 from tokbench.derive.codes import Code
 from tokbench.derive.evaluate import CellResult, Missing, evaluate
 from tokbench.derive.repetitions import SharesByPrompt
-from tokbench.derive.speculation.pairing import CostSources, cost_sources
-from tokbench.record.observations import ExperimentPoint, SpeculationRounds, StepTrace
-from tokbench.record.spec import ModelSpec
+from tokbench.record.observations import SpeculationRounds, StepTrace
 from tokbench.stats import Estimate, estimate_plain
 
 ACCEPTED = (4, 0, 2, 1)
@@ -208,89 +206,6 @@ def test_a_known_acceptance_is_found_again_within_its_interval(tmp_path: Path, a
     assert found.high - found.low < 0.05
     assert tokens_per_round(alpha, gamma) == pytest.approx(tokens.value, rel=0.05)  # type: ignore[union-attr]
     assert abs(value(cell, "acceptance_ratio") - alpha) > 0.02, "accepted over drafted is another quantity"
-
-
-def test_the_draft_cost_comes_from_the_drafts_own_cell_where_there_is_one(tmp_path: Path) -> None:
-    """The draft decodes alone at 2 ms a step, a fifth of the target's 10; in its rounds it took 1 ms."""
-    small = ModelSpec(source="hf:meta-llama/Llama-3.2-1B-Instruct", weights="pretrained")
-    script = DraftScript()
-    plain, cell_id = script.plan(), script.plan("draft_model", draft=small)
-    alone = script.plan(model=small)
-    script.plain(plain, block=0)
-    script.plain(alone, step_s=0.002, block=0)
-    script.rounds(cell_id, ACCEPTED, block=0)
-    cells = evaluated(script, tmp_path)
-    assert 0.1 == pytest.approx(value(cells[cell_id], "draft_cost_ratio"))
-    assert 2.75 / (4 * 0.2 + 1.2) == pytest.approx(value(cells[cell_id], "predicted_speedup_x"))
-    run = script.run(tmp_path)
-    assert CostSources("apart", "rounds") == cost_sources(run, run.cells[cell_id])
-
-
-def test_the_verify_cost_comes_from_the_experiment_where_there_is_one(tmp_path: Path) -> None:
-    script = DraftScript()
-    plain, cell_id = script.plan(), script.plan("prompt_lookup")
-    probed, larger = script.plan(experiment="verify_cost"), script.plan(experiment="verify_cost", static_batch=2)
-    script.plain(plain, block=0)
-    script.rounds(cell_id, ACCEPTED, block=0)
-    for probe, times in ((probed, {1: 0.010, 5: 0.014, 9: 9.0}), (larger, {1: 0.010, 5: 0.050})):
-        trial_id = script.plain(probe, block=0)
-        for m, seconds in times.items():
-            script.add(
-                ExperimentPoint(
-                    trial_id=trial_id,
-                    window_id=f"{trial_id}/experiment/m{m}",
-                    experiment="verify_cost",
-                    settings={"m": m},
-                    duration_s=3 * seconds,
-                    stamped_by="script",
-                    values={"passes": 3},
-                )
-            )
-    cells = evaluated(script, tmp_path)
-    assert 1.2 == pytest.approx(value(cells[cell_id], "verify_cost_ratio"))
-    assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(cells[cell_id], "predicted_speedup_x"))
-    run = script.run(tmp_path)
-    assert CostSources("rounds", "apart") == cost_sources(run, run.cells[cell_id])
-
-
-def probe_verifying(script: DraftScript, cell_id: str, passes: int, times: dict[int, float]) -> None:
-    """A repetition of the experiment, each window of so many passes; seconds of one pass by m."""
-    trial_id = script.plain(cell_id, block=0)
-    for m, seconds in times.items():
-        script.add(
-            ExperimentPoint(
-                trial_id=trial_id,
-                window_id=f"{trial_id}/experiment/m{m}",
-                experiment="verify_cost",
-                settings={"m": m},
-                duration_s=passes * seconds,
-                stamped_by="script",
-                values={"passes": passes},
-            )
-        )
-
-
-def test_a_verify_cost_is_of_one_pass_paired_within_a_repetition(tmp_path: Path) -> None:
-    """Two repetitions at different paces, windows of 2 and of 6 passes: v(5) is 1.4 in both."""
-    script = DraftScript()
-    plain, cell_id, probed = script.plan(), script.plan("prompt_lookup"), script.plan(experiment="verify_cost")
-    script.plain(plain, block=0)
-    script.rounds(cell_id, ACCEPTED, block=0)
-    probe_verifying(script, probed, 2, {1: 0.010, 5: 0.014})
-    probe_verifying(script, probed, 6, {1: 0.020, 5: 0.028})
-    probe_verifying(script, probed, 6, {1: 0.080})
-    assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(evaluated(script, tmp_path)[cell_id], "predicted_speedup_x"))
-
-
-def test_a_verify_cost_is_that_at_the_same_prompt_length_where_there_is_one(tmp_path: Path) -> None:
-    script = DraftScript()
-    plain, cell_id = script.plan(), script.plan("prompt_lookup")
-    deeper, alike = script.plan(experiment="verify_cost", prompt_tokens=900), script.plan(experiment="verify_cost")
-    script.plain(plain, block=0)
-    script.rounds(cell_id, ACCEPTED, block=0)
-    probe_verifying(script, deeper, 2, {1: 0.010, 5: 0.050})
-    probe_verifying(script, alike, 2, {1: 0.010, 5: 0.014})
-    assert 2.75 / (4 * 0.1 + 1.4) == pytest.approx(value(evaluated(script, tmp_path)[cell_id], "predicted_speedup_x"))
 
 
 def test_bytes_of_a_step_say_nothing_of_drafted_tokens(tmp_path: Path) -> None:

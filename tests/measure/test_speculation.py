@@ -240,6 +240,7 @@ def test_generated_code_and_its_replay_make_the_same_tokens() -> None:
     assert plain == run(engine, 7)
     assert graphs == engine.graphs_compiled
     assert prepared.kernels_counted_by is not None and "round" in prepared.kernels_counted_by
+    assert [] == [note for note in engine.facts.notes if "not replayed" in note], "all of a round is one call a pass"
 
 
 @pytest.mark.parametrize("method", ["prompt_lookup", "draft_model"])

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
 from tokbench.derive.repetitions import ByPrompt, SharesByPrompt, decode_rate
-from tokbench.derive.speculation.pairing import Pair, by_pair, costs_in_rounds, predict
+from tokbench.derive.speculation.costs import costs_in_rounds, predict
+from tokbench.derive.speculation.pairing import Pair, by_pair
 from tokbench.derive.speculation.rounds import Counts, count, drafting_of, events_by_prompt
 from tokbench.derive.words import mark, t
 from tokbench.units import RATIO, Better
@@ -93,9 +94,10 @@ def speedup_x(context: CellContext) -> Values:
 def predicted_speedup_x(context: CellContext) -> Values:
     """The speed-up that the measured acceptance and costs allow; what a round does besides is left out.
 
-    Formula: tokens_per_step / (gamma * draft cost + verify cost), tokens as measured in the repetition. The draft cost
-    is that of the draft model's own plain cell, the verify cost that of the run's verify_cost experiment at gamma + 1
-    (of the same prompt length where the run has it); where the run lacks one of them, that of the rounds themselves.
+    Formula: tokens_per_step / (gamma * draft cost + verify cost), tokens as measured in the repetition. Costs are those
+    of the experiment round_parts: the repetition's own, else the median of the run's over the same passes. Without it
+    the draft cost is that of the draft model's own plain cell, the verify cost that of the run's verify_cost experiment
+    at gamma + 1 (of the same prompt length where the run has it); where one is lacking, that of the rounds themselves.
     """
     return _by_pair(context, lambda pair: predict(context.run, context.cell, pair))
 

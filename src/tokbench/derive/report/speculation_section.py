@@ -8,11 +8,19 @@ from tokbench.derive import wording
 from tokbench.derive.report.document import Block, Bullets, Item, Paragraph, Section
 from tokbench.derive.report.material import Material
 from tokbench.derive.report.speculation_tables import acceptance_table, gain_table, implied_table, prediction_table
+from tokbench.derive.speculation.costs import Gap
 from tokbench.derive.speculation.found import RESIDUAL_LIMIT, BatchCurve, DraftedCell
-from tokbench.derive.words import t
+from tokbench.derive.words import mark, t
 from tokbench.stats import Estimate
 from tokbench.units import format_number
 
+CAUSES = {
+    "draft": mark("drafting takes another time in a round than alone"),
+    "verify": mark("verification takes another time in a round than alone"),
+    "other": mark("what a round does besides both: the host, and what lies between the passes"),
+    "rows": mark("rows that end apart"),
+}
+"""Why a round may take another time than was predicted."""
 PREDICTION, ACCEPTANCE, BATCH = "speculation.png", "acceptance.png", "speculation_batch.png"
 
 
@@ -106,11 +114,31 @@ def _residuals(cells: Sequence[DraftedCell]) -> Iterator[str]:
             ratio=format_number(value.value),
             limit=RESIDUAL_LIMIT,
         )
+        if found.gap is not None:
+            yield _say_gap(found, found.gap)
     if off:
         yield t(
             "Where the time went: scripts/profile_speculation CONFIG runs one round under the profiler and prints it "
             "operator by operator."
         )
+
+
+def _say_gap(found: DraftedCell, gap: Gap) -> str:
+    """Which part of a round took another time than was predicted."""
+    return t(
+        "{cell}: beyond the prediction a round took, in plain steps, {draft} drafting, {verify} verifying, {other} "
+        "besides, and {rows} because rows end apart. Most of it: {cause}.",
+        cell=wording.say_cell(found.cell),
+        draft=_signed(gap.draft),
+        verify=_signed(gap.verify),
+        other=_signed(gap.other),
+        rows=_signed(gap.rows),
+        cause=t(CAUSES[gap.cause]),
+    )
+
+
+def _signed(steps: float) -> str:
+    return f"{round(steps, 2) + 0.0:+.2f}"  # no minus before nothing
 
 
 def _say_curve(curve: BatchCurve) -> str:

@@ -27,7 +27,11 @@ READINGS: Final[dict[Reading, str]] = {
     "lossy": mark("a control: it accepts wrong tokens"),
     "invalid": mark("nothing: invalid"),
 }
-SOURCES: Final = {"rounds": mark("the rounds themselves"), "apart": mark("measured apart")}
+SOURCES: Final = {
+    "rounds": mark("from the rounds themselves: no test"),
+    "apart": mark("measured apart"),
+    "alone": mark("each part alone"),
+}
 LEAST_P: Final = 0.01
 """Below it run lengths are not those of independent drafts."""
 
@@ -82,6 +86,8 @@ def prediction_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
         metric_column("speedup_x", t("Speed-up"), with_interval=True),
         metric_column("predicted_speedup_x", t("Predicted"), with_interval=True),
         metric_column("speedup_over_predicted", t("Over predicted"), with_interval=True),
+        Column(t("Predicted with c"), "", "right"),
+        Column(t("Predicted with v"), "", "right"),
         Column(t("Draft and verify cost from")),
         Column(t("Bandwidth used without drafts"), "MBU", "right"),
     )
@@ -92,6 +98,7 @@ def prediction_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
             metric_field(found.cell, "speedup_x", with_interval=True),
             metric_field(found.cell, "predicted_speedup_x", with_interval=True),
             metric_field(found.cell, "speedup_over_predicted", with_interval=True),
+            *_cost_fields(found),
             _sources_field(found),
             _baseline_field(found),
         )
@@ -99,11 +106,20 @@ def prediction_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
     )
     caption = t(
         "Predicted: τ / (γ c + v) with τ as measured; what a round does besides drafting and verifying is left out. "
-        "Costs measured apart come from other cells or experiments of the run and make it a test. Costs from the "
-        "rounds themselves only show whether the parts of a round add up to it. A baseline that uses little of the "
-        "bandwidth makes a speed-up look larger."
+        "Each part alone: plain steps, drafts and verification, as compiled for this cell, timed in windows of their "
+        "own that take turns; cells of other tasks take these costs on. Measured apart: in the draft model's own cell, "
+        "or by the experiment verify_cost. Both make it a test. Costs from the rounds themselves only show whether the "
+        "parts of a round add up to it. A baseline that uses little of the bandwidth makes a speed-up look larger."
     )
     return Table(columns, rows, caption)
+
+
+def _cost_fields(found: DraftedCell) -> tuple[Cell, Cell]:
+    drafting = found.cell.record.spec.speculation
+    if found.costs is None or drafting == "none":
+        return (Cell(DASH, note=t("there is no prediction")),) * 2
+    draft, verify = found.costs.draft / drafting.gamma, found.costs.verify
+    return Cell(format_number(draft), sort=draft), Cell(format_number(verify), sort=verify)
 
 
 def _sources_field(found: DraftedCell) -> Cell:

@@ -66,8 +66,8 @@ def _table(curves: list[VerifyCurve], with_run: bool) -> Table:
         "over the same for one. Bytes count the experts that even routing selects for all tokens of the pass, and "
         "the cache once per row. Experts read: counted in a pass of its own; random weights route nearly evenly, "
         "trained ones less so. Where a pass is not captured, launching its kernels is a part of its time and "
-        "hides what more tokens cost. A library may take another kernel for several rows than for one: a jump "
-        "from m = 1 to 2 alone at static batch 1 is that."
+        "hides what more tokens cost; of a compiled pass dynamo's guards are such a part too. A library may take "
+        "another kernel for several rows than for one: a jump from m = 1 to 2 alone at static batch 1 is that."
     )
     return Table(columns, rows, caption)
 

@@ -12,9 +12,10 @@ from tokbench.derive.evaluate import CellResult, Missing, Results
 from tokbench.derive.pairs import paired_ratio
 from tokbench.derive.published import PublishedFigure
 from tokbench.derive.repetitions import UndefinedError
+from tokbench.derive.speculation.costs import Costs, CostSources, Gap, cost_sources, find_gap, mean_costs
 from tokbench.derive.speculation.implied import Implied, find_implied
 from tokbench.derive.speculation.loops import LoopCount, find_loops
-from tokbench.derive.speculation.pairing import CostSources, cost_sources, find_baseline
+from tokbench.derive.speculation.pairing import find_baseline
 from tokbench.derive.speculation.rounds import acceptance_at_position
 from tokbench.derive.speculation.runs import RunLengths, find_run_lengths
 from tokbench.stats import Estimate
@@ -41,6 +42,10 @@ class DraftedCell:
     """Joules per emitted token over those without drafts."""
     sources: CostSources | None
     """Where the prediction's costs come from; None without a prediction."""
+    costs: Costs | None
+    """What the prediction took a round to cost; None without one."""
+    gap: Gap | None
+    """What a round took beyond that; None without a prediction, and where the parts of a round are not timed."""
     positions: tuple[tuple[int, int], ...]
     """Per position of a draft: how often reached, how often accepted then."""
     lengths: RunLengths | Missing
@@ -122,6 +127,7 @@ def find_drafted(results: Sequence[Results]) -> tuple[DraftedCell, ...]:
 def _drafted(results: Results, cell: CellResult) -> DraftedCell:
     baseline = _baseline(results, cell)
     unpaired = cell.metrics.get("speedup_x")
+    has_prediction = isinstance(cell.metrics.get("predicted_speedup_x"), Estimate)
     joules: Estimate | Missing = unpaired if isinstance(unpaired, Missing) else Missing("")
     if baseline is not None:
         joules = paired_ratio(cell, baseline, JOULES)
@@ -130,7 +136,9 @@ def _drafted(results: Results, cell: CellResult) -> DraftedCell:
         baseline=baseline,
         reading=read_as(cell),
         joules_x=joules,
-        sources=_sources(results, cell),
+        sources=cost_sources(results.run, cell.record) if has_prediction else None,
+        costs=mean_costs(results.run, cell.record) if has_prediction else None,
+        gap=_gap(results, cell) if has_prediction else None,
         positions=_positions(cell),
         lengths=_lengths(cell),
         loops=find_loops(cell.record),
@@ -160,10 +168,11 @@ def read_as(cell: CellResult) -> Reading:
     return "toy" if note is not None and note.startswith(TOY) else "measured"
 
 
-def _sources(results: Results, cell: CellResult) -> CostSources | None:
-    if not isinstance(cell.metrics.get("predicted_speedup_x"), Estimate):
+def _gap(results: Results, cell: CellResult) -> Gap | None:
+    try:
+        return find_gap(results.run, cell.record)
+    except UndefinedError:
         return None
-    return cost_sources(results.run, cell.record)
 
 
 def _positions(cell: CellResult) -> tuple[tuple[int, int], ...]:

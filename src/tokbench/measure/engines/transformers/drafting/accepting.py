@@ -83,9 +83,14 @@ def follow_trace(logits: torch.Tensor, rows: Rows, draws: Draws) -> Accepted:
 
 
 def _count(is_taken: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """Drafts before the first that is not taken, (rows, 1); `is_taken`: (rows, γ)."""
-    place = torch.arange(is_taken.shape[1], device=is_taken.device)
-    return (is_taken & (place < rows.drafted)).long().cumprod(1).sum(1, keepdim=True)
+    """Drafts before the first that is not taken, (rows, 1); `is_taken`: (rows, γ).
+
+    The least place that was not taken: a running product would be a call between the generated kernels, so that
+    verification could not be replayed as one (replay.py).
+    """
+    gamma = is_taken.shape[1]
+    place = torch.arange(gamma, device=is_taken.device)
+    return torch.where(is_taken & (place < rows.drafted), gamma, place).amin(1, keepdim=True)
 
 
 def _at(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

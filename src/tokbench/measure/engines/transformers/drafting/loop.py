@@ -17,6 +17,7 @@ from tokbench.measure.engines.transformers.clocks import StepClock
 from tokbench.measure.engines.transformers.drafting import METHODS, find_opener
 from tokbench.measure.engines.transformers.drafting.cuts import open_cuts
 from tokbench.measure.engines.transformers.drafting.drafter import Keeper, Room, Rows
+from tokbench.measure.engines.transformers.drafting.parts import Parts, Side, open_parts
 from tokbench.measure.engines.transformers.drafting.passes import Pass
 from tokbench.measure.engines.transformers.drafting.reading import Read, check_head, read, read_prompt
 from tokbench.measure.engines.transformers.drafting.rounds import check_gamma, rounds_of
@@ -47,7 +48,7 @@ class DraftingLoop:
     def __init__(self, seat: Seat, work: CellWork, experts: kernels.ExpertsChoice) -> None:
         assert work.speculation is not None  # the engine opens it for such work alone
         self.work, self.experts = work, experts
-        self._model, self._options = seat.model, seat.options
+        self._seat, self._model, self._options = seat, seat.model, seat.options
         self._is_compiled = seat.request.engine.mode == "compiled"
         self._device = next(seat.model.parameters()).device
         self._gamma, self._method = work.speculation.gamma, work.speculation.method
@@ -68,6 +69,7 @@ class DraftingLoop:
         self._prompt_state: torch.Tensor | None = None
         self._made = self._repetitions = 0
         self._chosen: tuple[str, ...] = ()
+        self._parts: Parts | None = None
 
     def _room(self, seat: Seat) -> Room:
         """What the drafter is opened with."""
@@ -216,6 +218,7 @@ class DraftingLoop:
 
     def reserve(self, clock: StepClock) -> None:
         """Make ready for windows of all output tokens; never in a window."""
+        self._sync = clock.sync
         self._cuts = open_cuts(self._device, clock.sync)
         self._cuts.reserve(3 * self.work.output_tokens + 1)
 
@@ -250,6 +253,15 @@ class DraftingLoop:
         self._verify()
         self._cuts.cut()
         clock.mark()
+
+    @torch.inference_mode()
+    def time_part(self, part: str, passes: int) -> float:
+        """Seconds of so many passes of `plain`, `draft` or `verify` alone; a prefill came before, never in a window."""
+        if self._parts is None:
+            ids = self._rows.tokens[:, : self.work.prompt_tokens]
+            self._parts = open_parts(self._seat, self.work, ids, Side(self.restart, self.experts.decode))
+        launches = {"plain": None, "draft": self._drafter.draft, "verify": self._verify}
+        return self._parts.time(launches[part], passes, self._sync)
 
     def _aim(self, steps: int) -> None:
         """Let every row end so many tokens on; rounds are counted from here."""
@@ -303,6 +315,8 @@ class DraftingLoop:
 
     def close(self) -> None:
         """Let go of graphs, caches and the drafter."""
+        if self._parts is not None:
+            self._parts.close()
         self._verify.close()
         self._drafter.close()
         self._cache.layers.clear()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+
+import pytest
 
 from builders import Script
 from scripted_facts import LLAMA_8B
 from tokbench.derive.assisted import Sums, find_both
 from tokbench.derive.evaluate import evaluate
-from tokbench.derive.report.assisted_section import assisted_sections
+from tokbench.derive.report.assisted_section import _read, assisted_sections
 from tokbench.derive.report.document import Section, Table
 from tokbench.derive.report.write import NO_EXTRAS, _find, _gather
 from tokbench.record.observations import ExperimentPoint
@@ -19,7 +22,7 @@ OURS: tuple[Seen, Seen] = ((4, 12, 6, 16, 2.0), (5, 15, 4, 9, 2.0))
 THEIRS: tuple[Seen, Seen] = ((4, 12, 6, 16, 1.5), (6, 15, 4, 9, 1.75))
 
 
-def script(*repetitions: tuple[tuple[Seen, Seen], tuple[Seen, Seen]]) -> Script:
+def script(*repetitions: tuple[tuple[Seen, Seen], tuple[Seen, Seen]], method: str = "early_exit") -> Script:
     """A cell of two rows; in each repetition what both implementations did for each row."""
     made = Script()
     cell_id = made.cell(LLAMA_8B, static_batch=2)
@@ -37,7 +40,7 @@ def script(*repetitions: tuple[tuple[Seen, Seen], tuple[Seen, Seen]]) -> Script:
                             "implementation": name,
                             "row": row,
                             "rows": 2,
-                            "method": "early_exit",
+                            "method": method,
                             "gamma": 3,
                             "output_tokens": 16,
                         },
@@ -78,8 +81,28 @@ def test_the_table_shows_both_implementations(tmp_path: Path) -> None:
     [table] = [block for block in section.blocks if isinstance(block, Table)]
     texts = [cell.text for cell in table.rows[0]]
     assert ["early_exit", "3", "2", "1 of 2", "1 of 2"] == texts[1:6]
-    assert ["0.370 (10 of 27)"] * 2 + ["2.00 s", "3.25 s"] == texts[6:]
+    assert ["0.370 (10 of 27)"] * 2 + ["2.00 s", "3.25 s"] == texts[6:10]
     assert len(table.columns) == len(table.rows[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "same", "theirs", "reading"),
+    [
+        ("early_exit", "fp32", 16, 6, "the two agree"),
+        ("early_exit", "fp32", 16, 5, "counts differ: a fault in one of the two"),
+        ("prompt_lookup", "fp32", 16, 5, "same tokens; drafts copied from other places"),
+        ("early_exit", "fp32", 9, 6, "tokens differ: see where drafts change output"),
+        ("early_exit", "bf16", 9, 6, "tokens differ, as rounding may"),
+    ],
+)
+def test_what_the_two_say_of_one_another(
+    tmp_path: Path, method: str, precision: str, same: int, theirs: int, reading: str
+) -> None:
+    ours, other = (((4, 12, 6, same, 2.0), (5, 15, accepted, 16, 2.0)) for accepted in (6, theirs))
+    [result] = evaluate(script((ours, other), method=method).run(tmp_path), "run").cells
+    result = dataclasses.replace(result, conditions=dataclasses.replace(result.conditions, precision=precision))
+    [found] = find_both([result])
+    assert reading == _read(found)
 
 
 def test_nothing_drafted_is_a_dash_with_its_reason(tmp_path: Path) -> None:

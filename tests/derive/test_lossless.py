@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scipy import stats
 
 from builders import Script
 from tokbench.derive.evaluate import Missing, evaluate
-from tokbench.derive.lossless import GTest, Matches, g_test, mismatch_bound
+from tokbench.derive.lossless import GTest, Matches, combined_p, detectable_shift, g_test, g_tests, mismatch_bound
 from tokbench.derive.metrics import catalog
 from tokbench.derive.report.document import Section, Table
 from tokbench.derive.report.lossless_section import lossless_sections
@@ -51,8 +52,10 @@ def script(*repetitions: dict[str, object], dtype: str = "float32") -> Script:
             for row, (matched, gap) in enumerate(rows):
                 values = {"compared": 8, "matched": matched} | ({} if gap is None else {"top2_gap": gap})
                 made.add(point(trial_id, {"check": check, "row": row, "rows": len(rows)}, values))
-            if isinstance(found, dict):
-                made.add(point(trial_id, {"check": "sampled", "arm": check, "rows": 8, "temperature": 1.0}, found))
+            if isinstance(found, dict) and check != "settings":
+                settings: dict[str, str | int | float] = {"check": "sampled", "arm": check, "rows": 8}
+                settings |= {"temperature": 1.0} | repetition.get("settings", {})  # type: ignore[operator]
+                made.add(point(trial_id, settings, found))
         made.add(finished)
     made.end()
     return made
@@ -113,8 +116,12 @@ def test_a_prompt_that_comes_round_again_is_one_prompt(tmp_path: Path, named: bo
 def test_in_fewer_bits_no_tie_is_told(tmp_path: Path) -> None:
     """Logits of bfloat16 that lie 0.125 apart are neighbours, and rounding puts either first."""
     for folder, repetition in (("parted", greedy(8, 2, gap=0.125)), ("whole", greedy(8, 8))):
+        share = 0.5 if folder == "parted" else 1.0
         (tmp_path / folder).mkdir()
         results = evaluate(script(repetition, dtype="bfloat16").run(tmp_path / folder), "run")
+        ratio = results.cells[0].metrics["greedy_match_ratio"]
+        assert isinstance(ratio, Estimate) and (share, 2, "mean") == (ratio.value, ratio.n, ratio.statistic)
+        assert ratio.low is not None and (ratio.low < share) == (folder == "parted")  # other prompts, another share
         found = value(results.cells[0].metrics["untied_mismatch_ratio"])
         material = _gather(_find([results], (), ()), (), (), NO_EXTRAS)
         [section] = lossless_sections(material)
@@ -125,7 +132,7 @@ def test_in_fewer_bits_no_tie_is_told(tmp_path: Path) -> None:
         assert "in bfloat16 rounding parts more than ties" in str(found)
         assert "differs, as rounding may: see another batch" == table.rows[0][-1].text
         assert (
-            "they part behind 2 to 2 tokens, where the two best logits lie 0.12 to 0.12 apart" == table.rows[0][2].note
+            "they part behind 2 to 2 tokens, where the two best logits lie 0.12 to 0.12 apart" == table.rows[0][4].note
         )
 
 
@@ -140,19 +147,98 @@ def test_without_logits_nobody_can_tell_a_tie(tmp_path: Path) -> None:
     assert 2 / 3 == value(found["greedy_match_ratio"])
 
 
+def test_a_comparison_that_was_not_made_has_no_share(tmp_path: Path) -> None:
+    found = metrics(tmp_path, {"greedy": [(8, None)], "lossy": [(3, 0.5)]})
+    assert "that comparison was not made in this cell" == value(found["batch_match_ratio"])
+    assert 1.0 == value(found["greedy_match_ratio"])
+
+
 def test_without_the_experiment_nothing_is_said(tmp_path: Path) -> None:
     found = metrics(tmp_path, {})
     assert {"the experiment `lossless` was not run in this cell"} == {value(found[name]) for name in METRICS}
 
 
-def test_the_least_p_of_all_prefixes(tmp_path: Path) -> None:
+def p_of(left: list[int], right: list[int]) -> float:
+    return float(stats.chi2_contingency([left, right], correction=False, lambda_="log-likelihood").pvalue)
+
+
+def test_p_of_all_prefixes_is_corrected_for_their_number(tmp_path: Path) -> None:
     first = {"prompts": "a", **greedy(8), "plain": SAME, "speculative": SAME, "lossy": [(3, 0.5)]}
-    second = {"prompts": "b", **greedy(8), "plain": SAME, "speculative": {"5 1 1": 50, "5 2 2": 50}}
-    found = metrics(tmp_path, first, second, second)  # the same prefix again has the same draws
-    expected = stats.chi2_contingency([[60, 40], [50, 50]], correction=False, lambda_="log-likelihood").pvalue
-    assert pytest.approx(expected) == value(found["sampled_p_value"])
+    second = {"prompts": "b", **greedy(8), "plain": SAME, "speculative": {"5 1 1": 30, "5 2 2": 70}}
+    found = metrics(tmp_path, first, second, second)  # without a seed the same prefix again has the same draws
+    least = p_of([60, 40], [30, 70])
+    assert pytest.approx(2 * min(2 * least, stats.chi2.sf(stats.chi2.isf(least, 1), 2))) == value(
+        found["sampled_p_value"]
+    )
     assert isinstance(found["sampled_p_value"], Estimate) and 2 == found["sampled_p_value"].n
     assert "nothing was drawn" in str(value(found["lossy_sampled_p_value"]))
+
+
+def test_draws_of_other_random_numbers_behind_one_prefix_are_counted_together(tmp_path: Path) -> None:
+    repetitions = [
+        {**greedy(8), "plain": SAME, "speculative": drafted, "settings": {"seed": seed}}
+        for seed, drafted in ((7, OTHER), (8, SAME), (8, SAME))
+    ]
+    found = metrics(tmp_path, *repetitions)
+    assert pytest.approx(p_of([120, 80], [80, 120])) == value(found["sampled_p_value"])
+
+
+def test_rows_of_one_repetition_are_prefixes_of_their_own(tmp_path: Path) -> None:
+    made = script({"prompts": "a b", **greedy(8, 8)})
+    finished = next(event for event in made.events if event.event == "trial_finished")
+    for row in range(2):
+        for arm, counts in (("plain", SAME), ("speculative", SAME if row else OTHER)):
+            settings = {"check": "sampled", "arm": arm, "row": row, "seed": 3, "temperature": 1.0}
+            made.events.insert(made.events.index(finished), point(finished.trial_id, settings, dict(counts)))
+    [cell] = evaluate(made.run(tmp_path), "run").cells
+    assert [pytest.approx(p_of([60, 40], [20, 80])), 1.0] == [
+        test.p_value for test in g_tests(cell.record, "speculative")
+    ]
+
+
+def test_one_prefix_needs_no_correction_and_many_do_not_hide_one() -> None:
+    assert 0.02 == combined_p([GTest(0.02, 5.4, 1, 100)])
+    quiet, loud = GTest(0.5, 0.45, 1, 100), GTest(1e-6, 24.0, 1, 100)
+    assert pytest.approx(2 * 20 * 1e-6) == combined_p([loud, *[quiet] * 19])
+    assert 1.0 == combined_p([quiet, quiet])
+    small = GTest(float(stats.chi2.sf(3.0, 1)), 3.0, 1, 100)  # 0.083 each: only together are they a finding
+    assert pytest.approx(2 * float(stats.chi2.sf(30.0, 10))) == combined_p([small] * 10)
+    with pytest.raises(ValueError):
+        combined_p([])
+
+
+def test_p_of_many_prefixes_holds_its_level() -> None:
+    dice = random.Random(3)
+
+    def prefix() -> GTest:
+        sides = (Counter(f"5 {outcome}" for outcome in dice.choices("abcdef", [9, 5, 3, 2, 1, 1], k=100)) for _ in "ab")
+        tested = g_test(*(dict(side) for side in sides))
+        assert tested is not None
+        return tested
+
+    found = [combined_p([prefix() for _ in range(6)]) for _ in range(150)]
+    assert sum(each < 0.1 for each in found) <= 24  # 15 expected at most, 3.7 of spread
+
+
+def test_a_shift_of_the_size_that_is_told_is_found_as_often_as_is_told() -> None:
+    """Two outcomes, one prefix: the chances 0.5 - δ/2 and 0.5 + δ/2 lie δ apart in total variation, the worst case."""
+    dice, draws = random.Random(5), 400
+    shift = detectable_shift([GTest(0.5, 0.5, 1, draws)])
+    assert shift is not None and 0.1 < shift < 0.25
+
+    def found() -> bool:
+        sides = [Counter(dice.choices(["5 a", "5 b"], [1 + s, 1 - s], k=draws)) for s in (-shift, shift)]
+        tested = g_test(*map(dict, sides))
+        return tested is not None and combined_p([tested]) < 0.001
+
+    assert 0.83 <= statistics.fmean(found() for _ in range(200)) <= 0.97
+
+
+def test_few_draws_are_sure_of_nothing() -> None:
+    assert detectable_shift([GTest(0.5, 0.5, 4, 8)]) is None
+    assert detectable_shift([]) is None
+    many, few = (detectable_shift([GTest(0.5, 0.5, 4, count)] * 8) for count in (1000, 100))
+    assert many is not None and few is not None and pytest.approx(few / 10**0.5) == many
 
 
 def test_every_metric_is_exact() -> None:
@@ -247,10 +333,21 @@ def test_how_greedy_output_is_read(tmp_path: Path, repetition: dict[str, object]
     assert [reading] == readings(sections(tmp_path, repetition))
 
 
+def test_how_many_drafts_were_accepted_stands_beside_what_is_unchanged(tmp_path: Path) -> None:
+    results = evaluate(script(greedy(8, 8)).run(tmp_path), "run")
+    [cell] = results.cells
+    for found, text in ((Estimate(0.25, None, None, 1, "", "mean"), "25 %"), (Missing("no rounds"), "–")):
+        cell.metrics["acceptance_ratio"] = found
+        [section] = lossless_sections(_gather(_find([results], (), ()), (), (), NO_EXTRAS))
+        table = next(block for block in section.blocks if isinstance(block, Table))
+        assert text == table.rows[0][3].text
+    assert "no rounds" == table.rows[0][3].note
+
+
 @pytest.mark.parametrize(
     ("drafted", "control", "reading"),
     [
-        (SAME, OTHER, "one distribution, and the lossy rule was found"),
+        (SAME, OTHER, "no difference found, and the lossy rule was found"),
         (SAME, SAME, "no power: the lossy rule was not found either"),
         (OTHER, OTHER, "another distribution"),
         ({"5 1 1": 41, "5 2 2": 59}, OTHER, "doubtful: more draws would tell"),

@@ -40,12 +40,16 @@ def draft(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory) 
     folder: Path = tmp_path_factory.mktemp("draft")
     engine.model.save_pretrained(str(folder))
     from safetensors.torch import load_file, save_file
+    from transformers import GenerationConfig
 
     tensors = load_file(str(folder / "model.safetensors"))
     noise = torch.Generator().manual_seed(1)
     norm = tensors["model.norm.weight"]
     tensors["model.norm.weight"] = norm + 0.3 * torch.randn(norm.shape, generator=noise)
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    # as some weights bring advice: our loop heeds none, nor may transformers
+    advice = GenerationConfig(suppress_tokens=list(range(0, engine.vocabulary, 2)))
+    advice.save_pretrained(str(folder))
     model = ModelSpec(source=f"path:{folder}", dtype="float32")
     return DraftModel(model, "noisy", (folder / "config.json").read_text(encoding="utf-8"), folder)
 

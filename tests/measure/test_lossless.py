@@ -113,14 +113,40 @@ def test_draws_are_counted_under_their_first_token() -> None:
     ] == [point.values for point in points]
 
 
-def test_draws_begin_behind_the_prompt_of_row_0_at_the_temperature() -> None:
+def drawing_engine() -> ToldEngine:
     engine = ToldEngine()
     engine.drawn = {kind: [(1, 2)] for kind in ("plain", "lossless", "top3")}
-    run(engine, draws=3, draw_rows=2, temperature=0.5)
+    return engine
+
+
+def test_draws_begin_behind_the_first_prompts_at_the_temperature() -> None:
+    engine = drawing_engine()
+    points = run(engine, draws=3, draw_rows=2, prefixes=2, temperature=0.5)
     drawn = [asked for asked in engine.prepared if asked.temperature]
-    assert [(WORK.prompts[0],) * 2] * 3 == [asked.prompts for asked in drawn]
+    first, second, _ = WORK.prompts
+    assert [(first, first, second, second)] * 3 == [asked.prompts for asked in drawn]
     assert [(3, 0.5)] * 3 == [(asked.output_tokens, asked.temperature) for asked in drawn]
-    assert 3 == len({asked.seed for asked in drawn})
+    assert [None, 2, 2] == [asked.speculation and asked.speculation.gamma for asked in drawn]  # no third is counted
+    counted = [point for point in points if point.settings["check"] == "sampled"]
+    assert [0, 1] * 3 == [point.settings["row"] for point in counted]
+    assert [asked.seed for asked in drawn for _ in range(2)] == [point.settings["seed"] for point in counted]
+    assert [4] * 6 == [sum(point.values.values()) for point in counted]
+    assert 6 == len({point.window_id for point in counted})
+
+
+def test_every_repetition_and_arm_draws_from_a_seed_of_its_own() -> None:
+    """Where the same prompts come round again the same random numbers would count the same draws twice."""
+    seeds = set()
+    for trial_id in ("cell-1", "cell-2"):
+        engine = drawing_engine()
+        list(lossless.run(engine, WORK, ExperimentSpec(kind="lossless", options={"draws": 2}), trial_id))
+        seeds |= {asked.seed for asked in engine.prepared if asked.temperature}
+    assert 6 == len(seeds)
+
+
+def test_another_batch_can_be_left_out() -> None:
+    points = run(ToldEngine(), control_rows=0)
+    assert {"greedy", "lossy"} == {point.settings["check"] for point in points}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +172,9 @@ def test_a_cell_that_cannot_be_lossless_is_refused(changes: dict[str, Speculatio
         ({"draw_rows": 0}, "draw_rows: 0"),
         ({"draw_rows": "8"}, "draw_rows: '8'"),
         ({"temperature": 0.0}, "temperature: draws need a number above 0"),
-        ({"control_rows": 3}, "control_rows: is the cell's own static batch"),
+        ({"control_rows": 3}, "control_rows: 3 is no larger than the cell's own static batch"),
+        ({"control_rows": -1}, "control_rows: -1 is no whole number from 0 on"),
+        ({"prefixes": 4}, "prefixes: the cell has 3 prompts at a time, not 4"),
     ],
 )
 def test_a_wrong_option_is_refused_with_a_way_out(options: dict[str, Option], message: str) -> None:

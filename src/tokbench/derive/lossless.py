@@ -20,6 +20,8 @@ MIN_EXPECTED = 5.0
 https://doi.org/10.2307/3001616"""
 FLAGGED_BELOW = 0.001
 """The control counts as found below this p; the claims on losslessness use the same bound."""
+FOUND_CHANCE = 0.9
+"""How often a deviation of the size that `detectable_shift` tells would be found."""
 
 Check = Literal["greedy", "lossy", "batch"]
 Arm = Literal["speculative", "lossy"]
@@ -35,6 +37,8 @@ class Matches(NamedTuple):
     """Between the two best logits where each of the others first differs; None where the engine does not show them."""
     places: tuple[int, ...] = ()
     """Tokens before the first that differs, of each of the others."""
+    compared: int = 0
+    """Tokens compared in each prompt, the fewest of all."""
     dtype: str = FULL_PRECISION
     """What was computed in: in fewer bits rounding moves logits by far more than a tie is wide."""
 
@@ -78,6 +82,7 @@ def count_matches(cell: CellRecord, check: Check) -> Matches | None:
         len(worst) - len(parted),
         tuple(values.get("top2_gap") for values in parted),
         tuple(int(values["matched"]) for values in parted),
+        min(int(values["compared"]) for values in worst),
         cell.spec.model.dtype if cell.engine is None else cell.engine.dtype,
     )
 
@@ -104,21 +109,70 @@ def mismatch_bound(matches: Matches, confidence: float = 0.95) -> float:
 def g_tests(cell: CellRecord, arm: Arm) -> list[GTest]:
     """A G-test per prefix of an arm's draws against those without drafts, where there are enough for one.
 
-    A prefix counts once: the experiment prepares the engine anew, and draws the same numbers behind the same prompt.
+    Draws behind one prefix are counted together over the repetitions, where each had random numbers of its own.
     """
-    found: dict[str, GTest] = {}
+    plain, other = _drawn(cell, "plain"), _drawn(cell, arm)
+    found = (g_test(plain[prefix], other[prefix]) for prefix in plain if prefix in other)
+    return [tested for tested in found if tested is not None]
+
+
+def _drawn(cell: CellRecord, arm: str) -> dict[str, Counter[str]]:
+    """What followed each prefix, over all repetitions; draws of the same random numbers count once."""
+    counts: dict[str, Counter[str]] = {}
+    seen: set[tuple[str, str]] = set()
     for trial in cell.good_trials():
-        prefix = "" if trial.prompts is None else trial.prompts.prompt_ids[0]
-        sides = {
-            point.settings["arm"]: point.values
-            for point in trial.points
-            if point.experiment == "lossless" and point.settings["check"] == "sampled"
-        }
-        if prefix in found or "plain" not in sides or arm not in sides:
-            continue
-        if (tested := g_test(sides["plain"], sides[arm])) is not None:
-            found[prefix] = tested
-    return list(found.values())
+        names = () if trial.prompts is None else trial.prompts.prompt_ids
+        for point in trial.points:
+            if point.experiment != "lossless" or point.settings.get("arm") != arm:
+                continue
+            row = int(point.settings.get("row", 0))
+            key = names[row] if row < len(names) else str(row)
+            draws = key, str(point.settings.get("seed"))  # older records say none: all repetitions drew the same
+            if draws not in seen:
+                seen.add(draws)
+                counts.setdefault(key, Counter()).update({name: int(count) for name, count in point.values.items()})
+    return counts
+
+
+def combined_p(tests: Sequence[GTest]) -> float:
+    """One p for all prefixes, corrected for how many there are.
+
+    A fault may shift all of them a little or one of them much. Both are looked at, and the smaller p is doubled.
+
+    Formula: min(1, 2·min(chi-square tail of ΣG at Σ degrees, n·least p)); of one prefix its own p.
+
+    Raises:
+        ValueError: no test.
+    """
+    if len(tests) < 2:
+        return min(test.p_value for test in tests)
+    return min(1.0, 2 * min(_pooled_p(tests), len(tests) * min(test.p_value for test in tests)))
+
+
+def _pooled_p(tests: Sequence[GTest]) -> float:
+    from scipy.special import chdtrc
+
+    return float(chdtrc(sum(test.degrees for test in tests), sum(test.statistic for test in tests)))
+
+
+def detectable_shift(tests: Sequence[GTest]) -> float | None:
+    """The share of probability that must move to other tokens to be found; None where no shift at all is sure to be.
+
+    Found means a pooled p below FLAGGED_BELOW in FOUND_CHANCE of all runs. The shift is that of the first drawn token,
+    on average over the prefixes, between outcomes that are counted apart.
+
+    Formula: √(λ/2N), N the draws of a side, λ the noncentrality at which chi-square of Σ degrees passes its critical
+    value that often. Of all shifts by δ in total variation the one that is hardest to see has 2Nδ² (Cauchy-Schwarz on
+    λ = N·Σ(p - q)²/(p + q)).
+    """
+    from scipy.special import chdtri, chndtrinc
+
+    degrees, draws = sum(test.degrees for test in tests), sum(test.draws for test in tests)
+    if not draws:
+        return None
+    level = FLAGGED_BELOW if len(tests) < 2 else FLAGGED_BELOW / 2
+    shift = float((chndtrinc(chdtri(degrees, level), degrees, 1 - FOUND_CHANCE) / (2 * draws)) ** 0.5)
+    return shift if shift < 1 else None
 
 
 def g_test(plain: Counts, other: Counts) -> GTest | None:

@@ -1,36 +1,42 @@
-"""Whether drafting changes what comes out: shares of prompts, and the least p over the prefixes tested.
+"""Whether drafting changes what comes out: shares of prompts, and one p for all prefixes tested.
 
-All are counts over the whole cell, without an interval; the report states the bound that so many prompts allow.
+In float32 all are counts over the whole cell, without an interval; the report states the bound that so many prompts
+allow. In fewer bits rounding parts some prompts and not others, so that a share there is an estimate.
 """
 
 from __future__ import annotations
 
-from tokbench.derive.lossless import FULL_PRECISION, Arm, Check, Matches, count_matches, g_tests
+from tokbench.derive.lossless import FULL_PRECISION, Arm, Check, Matches, combined_p, count_matches, g_tests
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
+from tokbench.derive.repetitions import SharesByPrompt
 from tokbench.derive.words import mark, t
 from tokbench.units import RATIO, Better
 
 
 def _matches(context: CellContext, check: Check) -> Matches:
     found = count_matches(context.cell, check)
-    if found is None:
+    if found is not None:
+        return found
+    if count_matches(context.cell, "greedy") is None:
         raise UndefinedError(t("the experiment `lossless` was not run in this cell"))
-    return found
+    raise UndefinedError(t("that comparison was not made in this cell"))
 
 
 def _identical_share(context: CellContext, check: Check) -> Values:
-    """One value for every prompt, so that n is their number."""
+    """In float32 one value for every prompt, so that n is their number; in fewer bits 1 for each that is the same."""
     found = _matches(context, check)
+    if found.dtype != FULL_PRECISION:
+        return SharesByPrompt([1.0] * found.identical + [0.0] * (found.prompts - found.identical))
     return [found.identical / found.prompts] * found.prompts
 
 
-def _least_p(context: CellContext, arm: Arm) -> Values:
+def _p_of_draws(context: CellContext, arm: Arm) -> Values:
     """One value for every prefix, so that n is their number."""
     _matches(context, "greedy")
     tests = g_tests(context.cell, arm)
     if not tests:
         raise UndefinedError(t("nothing was drawn, or too little for a test"))
-    return [min(test.p_value for test in tests)] * len(tests)
+    return [combined_p(tests)] * len(tests)
 
 
 @metric(RATIO, Better.HIGHER, mark("Greedy output unchanged by drafts"), order=130, is_exact=True)
@@ -38,7 +44,7 @@ def greedy_match_ratio(context: CellContext) -> Values:
     """Share of prompts whose greedy output with drafts is, token by token, that without.
 
     Formula: prompts with matched = compared in every repetition / prompts, of the check `greedy`; a prompt of a frozen
-    set that comes round again is one prompt.
+    set that comes round again is one prompt. Exact in float32; in fewer bits an estimate over prompts.
     """
     return _identical_share(context, "greedy")
 
@@ -78,12 +84,12 @@ def batch_match_ratio(context: CellContext) -> Values:
 
 @metric(RATIO, Better.NEITHER, mark("p of draws with drafts"), order=134, is_exact=True)
 def sampled_p_value(context: CellContext) -> Values:
-    """p of a G-test that tokens drawn with drafts follow the distribution without them, the least over the prefixes.
+    """p of G-tests that tokens drawn with drafts follow the distribution without them, corrected for their number.
 
-    Formula: min over prefixes of the chi-square tail of G, as in `derive/lossless.py`; not corrected for their number,
-    which is n.
+    Formula: min(1, 2·min(p of ΣG, n·least p)) over the n prefixes, one prefix its own p; each p a chi-square tail, as
+    in `derive/lossless.py`.
     """
-    return _least_p(context, "speculative")
+    return _p_of_draws(context, "speculative")
 
 
 @metric(RATIO, Better.NEITHER, mark("p of draws with a lossy rule"), order=135, is_exact=True)
@@ -92,4 +98,4 @@ def lossy_sampled_p_value(context: CellContext) -> Values:
 
     Formula: the same of the arm `lossy`. Where it is not small the test can find nothing.
     """
-    return _least_p(context, "lossy")
+    return _p_of_draws(context, "lossy")

@@ -10,6 +10,9 @@ from tokbench.derive.report.material import Material
 from tokbench.derive.words import join, t
 from tokbench.units import SECONDS, format_number, format_value
 
+LOOKS_UP = "prompt_lookup"
+"""The method whose drafts the two take from different places, each by its own rule."""
+
 
 def assisted_sections(material: Material) -> list[Section]:
     """One part; nothing where no cell ran the experiment."""
@@ -38,6 +41,7 @@ def _table(found: tuple[BothLoops, ...], with_run: bool) -> Table:
         Column(t("Accepted of drafted, transformers"), "", "right"),
         Column(t("Time of all prompts, ours"), "", "right"),
         Column(t("Time of all prompts, transformers"), "", "right"),
+        Column(t("Reading")),
     )
     caption = t(
         "Rounds with fewer than γ + 1 tokens to go are left out of the counts: there transformers drafts less, and "
@@ -63,7 +67,20 @@ def _row(each: BothLoops, with_run: bool) -> tuple[Cell, ...]:
         _accepted(each.theirs),
         _time(each.ours),
         _time(each.theirs),
+        Cell(_read(each)),
     )
+
+
+def _read(each: BothLoops) -> str:
+    """What the two programs say of one another; rounding may part tokens in fewer bits than float32."""
+    if each.same_tokens < each.prompts:
+        is_exact = each.cell.conditions.precision == "fp32"
+        return t("tokens differ: see where drafts change output") if is_exact else t("tokens differ, as rounding may")
+    if each.same_counts == each.prompts:
+        return t("the two agree")
+    if each.method == LOOKS_UP:
+        return t("same tokens; drafts copied from other places")
+    return t("counts differ: a fault in one of the two")
 
 
 def _of(count: int, whole: int) -> Cell:

@@ -8,10 +8,14 @@ from tokbench.derive import wording
 from tokbench.derive.evaluate import CellResult
 from tokbench.derive.lossless import (
     FLAGGED_BELOW,
+    FOUND_CHANCE,
     FULL_PRECISION,
     TIE_GAP,
+    GTest,
     Matches,
+    combined_p,
     count_matches,
+    detectable_shift,
     g_tests,
     mismatch_bound,
 )
@@ -19,6 +23,7 @@ from tokbench.derive.report.document import DASH, Block, Cell, Column, Paragraph
 from tokbench.derive.report.fields import in_run
 from tokbench.derive.report.material import Material
 from tokbench.derive.words import join, t
+from tokbench.stats import Estimate
 from tokbench.units import format_number
 
 ACCEPTED_FROM = 0.01
@@ -59,6 +64,8 @@ def _greedy_table(cells: Sequence[CellResult], with_run: bool) -> Table:
     columns = (
         Column(t("Cell")),
         Column(t("Prompts compared"), "", "right"),
+        Column(t("Tokens each"), "", "right"),
+        Column(t("Drafts accepted"), "", "right"),
         Column(t("Unchanged")),
         Column(t("Changed at most (95 %)"), "", "right"),
         Column(t("Changed without a tie")),
@@ -67,9 +74,10 @@ def _greedy_table(cells: Sequence[CellResult], with_run: bool) -> Table:
         Column(t("Reading")),
     )
     caption = t(
-        "Greedy output, token by token; a prompt that comes round again counts once, by its worst repetition. Changed "
-        "at most: the share of prompts that may change, by the one-sided bound of Clopper and Pearson. A tie, told in "
-        "float32 alone: the two best logits lie less than {gap:g} apart.",
+        "Greedy output, token by token; a prompt that comes round again counts once, by its worst repetition. Drafts "
+        "accepted: where hardly any is, drafts had little chance to change anything. Changed at most: the share of "
+        "prompts like these that may change, by the one-sided bound of Clopper and Pearson. A tie, told in float32 "
+        "alone: the two best logits lie less than {gap:g} apart.",
         gap=TIE_GAP,
     )
     return Table(columns, tuple(_greedy_row(cell, with_run) for cell in cells), caption)
@@ -83,6 +91,8 @@ def _greedy_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     return (
         _name(cell, with_run),
         Cell(f"{greedy.prompts:,}", sort=greedy.prompts),
+        Cell(f"{greedy.compared:,}", sort=greedy.compared),
+        _accepted(cell),
         _identical(greedy),
         Cell(f"{format_number(100 * bound)} %", sort=bound),
         _untied(greedy),
@@ -92,9 +102,17 @@ def _greedy_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     )
 
 
+def _accepted(cell: CellResult) -> Cell:
+    """The share of drafts that the cell's own repetitions accepted: where hardly any is, little was tested."""
+    found = cell.metrics.get("acceptance_ratio")
+    if not isinstance(found, Estimate):
+        return Cell(DASH, note=None if found is None else found.reason)
+    return Cell(f"{format_number(100 * found.value, 2)} %", sort=found.value)
+
+
 def _identical(matches: Matches | None) -> Cell:
     if matches is None:
-        return Cell(DASH, note=t("the repetition did not get so far"))
+        return Cell(DASH, note=t("that comparison was not made in this cell"))
     text = t("{identical} of {prompts}", identical=matches.identical, prompts=matches.prompts)
     return Cell(text, note=_say_parting(matches), sort=matches.identical / matches.prompts)
 
@@ -139,22 +157,26 @@ def _sampled_table(cells: Sequence[CellResult], with_run: bool) -> Table:
         Column(t("Temperature"), "", "right"),
         Column(t("Prefixes"), "", "right"),
         Column(t("Draws a side"), "", "right"),
-        Column(t("Least p, with drafts"), "", "right"),
-        Column(t("Least p, control"), "", "right"),
+        Column(t("p, with drafts"), "", "right"),
+        Column(t("p, control"), "", "right"),
+        Column(t("Would find a shift of"), "", "right"),
         Column(t("Reading")),
     )
     caption = t(
         "Tokens drawn behind frozen prefixes with drafts and without: a G-test per prefix, rare outcomes counted "
-        "together. The least p of several tests falls below 0.01 by chance more often than one in a hundred: their "
-        "number stands beside it. Draws a side: of all prefixes together, of the smaller side."
+        "together. p is corrected for the number of prefixes: twice the smaller of the p of all together and the least "
+        "p times their number. Draws a side: of all prefixes together, of the smaller side. Would find: the share of "
+        "the first token's probability that drafts would have to move to other tokens, on average over the prefixes, "
+        "to be found with p below {level:g} in {chance:.0%} of all runs; a smaller fault may stay unseen.",
+        level=FLAGGED_BELOW,
+        chance=FOUND_CHANCE,
     )
     return Table(columns, tuple(_sampled_row(cell, with_run) for cell in cells), caption)
 
 
 def _sampled_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
     drafted, control = g_tests(cell.record, "speculative"), g_tests(cell.record, "lossy")
-    least = min(test.p_value for test in drafted)
-    least_of_control = min((test.p_value for test in control), default=None)
+    found, found_control = combined_p(drafted), combined_p(control) if control else None
     draws = sum(test.draws for test in drafted)
     settings = next(
         point.settings
@@ -167,24 +189,35 @@ def _sampled_row(cell: CellResult, with_run: bool) -> tuple[Cell, ...]:
         Cell(f"{float(settings['temperature']):g}", sort=float(settings["temperature"])),
         Cell(str(len(drafted)), sort=float(len(drafted))),
         Cell(f"{draws:,}", sort=float(draws)),
-        _p_value(least),
-        _p_value(least_of_control),
-        Cell(_read_sampled(least, least_of_control)),
+        _p_value(found, drafted),
+        _p_value(found_control, control),
+        _shift(drafted),
+        Cell(_read_sampled(found, found_control)),
     )
 
 
-def _p_value(value: float | None) -> Cell:
+def _p_value(value: float | None, tests: Sequence[GTest]) -> Cell:
     if value is None:
         return Cell(DASH, note=t("too few draws of the control for a test"))
-    return Cell(f"{value:.2g}", sort=value)
+    least = min(test.p_value for test in tests)
+    statistic, degrees = sum(test.statistic for test in tests), sum(test.degrees for test in tests)
+    note = t("G {g:.1f} at {degrees} degrees, least p {least:.2g}", g=statistic, degrees=degrees, least=least)
+    return Cell(f"{value:.2g}", note=note, sort=value)
 
 
-def _read_sampled(least: float, least_of_control: float | None) -> str:
+def _shift(tests: Sequence[GTest]) -> Cell:
+    shift = detectable_shift(tests)
+    if shift is None:
+        return Cell(DASH, note=t("too few draws to be sure of finding any shift"))
+    return Cell(f"{format_number(100 * shift, 2)} %", sort=shift)
+
+
+def _read_sampled(found: float, found_control: float | None) -> str:
     """What the draws say, or that they could not have said anything."""
-    if least < FLAGGED_BELOW:
+    if found < FLAGGED_BELOW:
         return t("another distribution")
-    if least_of_control is None or least_of_control >= FLAGGED_BELOW:
+    if found_control is None or found_control >= FLAGGED_BELOW:
         return t("no power: the lossy rule was not found either")
-    if least < ACCEPTED_FROM:
+    if found < ACCEPTED_FROM:
         return t("doubtful: more draws would tell")
-    return t("one distribution, and the lossy rule was found")
+    return t("no difference found, and the lossy rule was found")

@@ -120,7 +120,7 @@ def _load(draft: DraftModel, target: Any) -> Any:
         PlugError: it has no weights of its own to load.
     """
     import torch
-    from transformers import AutoModelForCausalLM  # loaded already where there is a model
+    from transformers import AutoModelForCausalLM, GenerationConfig  # loaded already where there is a model
 
     if draft.weights_folder is None:
         raise PlugError(
@@ -130,4 +130,6 @@ def _load(draft: DraftModel, target: Any) -> Any:
     dtype = getattr(torch, draft.model.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise PlugError(f"speculation.draft.dtype: assisted loads no {draft.model.dtype}", fix="bfloat16 or float32")
-    return AutoModelForCausalLM.from_pretrained(str(draft.weights_folder), dtype=dtype).to(target.device).eval()
+    model = AutoModelForCausalLM.from_pretrained(str(draft.weights_folder), dtype=dtype).to(target.device).eval()
+    model.generation_config = GenerationConfig()  # penalties of its generation_config.json would change its drafts
+    return model

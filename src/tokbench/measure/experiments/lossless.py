@@ -1,14 +1,15 @@
 """Whether drafting changes what comes out: tokens beside those without drafts, and draws beside draws.
 
 Greedy, row by row: with drafts; with a rule that is lossy on purpose, the control that must be found; and without
-drafts at another static batch, which shows what rounding alone changes. Sampled, for the prompt of row 0: how often
-which tokens follow, without drafts, with them, and with the lossy rule. It compares and counts tokens, and judges
-nothing.
+drafts at another static batch, which shows what rounding alone changes. Sampled, for the prompts of the first rows:
+how often which tokens follow, without drafts, with them, and with the lossy rule. It compares and counts tokens, and
+judges nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -19,11 +20,13 @@ from tokbench.record.observations import ExperimentPoint
 from tokbench.record.spec import ExperimentSpec, Option
 
 DESCRIPTION = (
-    "tokens with drafts beside those without: greedy, and sampled where options.draws is above 0 (default 256 draws of "
-    "options.draw_rows at a time, default 8, at options.temperature, default 1.0); options.control_rows: another batch"
+    "tokens with drafts beside those without: greedy, and sampled where options.draws is above 0 (default 256 draws "
+    "behind each of options.prefixes prompts, default 1, options.draw_rows of each at a time, default 8, at "
+    "options.temperature, default 1.0); options.control_rows: another batch, default twice the cell's, 0 for none"
 )
 COUNTED = 2
-"""Tokens that are counted behind the first one, which the prefill draws: a draft, and what follows it."""
+"""Tokens that are counted behind the first one, which the prefill draws: a draft, and what follows it. Draws draft no
+more than so many a round: what lies beyond is not counted."""
 SEED_STRIDE = 7_368_787
 """Between the seeds of two arms; a prime, unlike the strides by which engines tell their repetitions apart."""
 Tokens = tuple[tuple[int, ...], ...]
@@ -32,6 +35,7 @@ Tokens = tuple[tuple[int, ...], ...]
 class _Setting(NamedTuple):
     draws: int
     draw_rows: int
+    prefixes: int
     temperature: float
     control_rows: int
 
@@ -42,7 +46,7 @@ class _Generated(NamedTuple):
 
 
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
-    """One repetition: three greedy comparisons for every row, and the draws of one prompt.
+    """One repetition: up to three greedy comparisons for every row, and the draws of the first prompts.
 
     Prepares the engine for each of them and at last for the cell's own work again; none of that is timed.
 
@@ -53,7 +57,7 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
     _check_drafting(work)
     yield from _compare_greedy(engine, dataclasses.replace(work, temperature=0.0), setting, trial_id)
     if setting.draws:
-        yield from _draw(engine, work, setting, trial_id)
+        yield from _draw(engine, _draw_work(work, setting, trial_id), setting, trial_id)
     engine.prepare(work)
 
 
@@ -69,11 +73,16 @@ def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
     setting = _Setting(
         draws=_whole(options, "draws", 256, least=0),
         draw_rows=_whole(options, "draw_rows", 8, least=1),
+        prefixes=_whole(options, "prefixes", 1, least=1),
         temperature=float(temperature),
-        control_rows=_whole(options, "control_rows", 2 * work.rows, least=work.rows),
+        control_rows=_whole(options, "control_rows", 2 * work.rows, least=0),
     )
-    if setting.control_rows == work.rows:
-        raise PlugError("experiment.options.control_rows: is the cell's own static batch", fix=f"above {work.rows}")
+    if 0 < setting.control_rows <= work.rows:
+        said = f"experiment.options.control_rows: {setting.control_rows} is no larger than the cell's own static batch"
+        raise PlugError(said, fix=f"above {work.rows}, or 0 for no other batch")
+    if setting.prefixes > work.rows:
+        said = f"experiment.options.prefixes: the cell has {work.rows} prompts at a time, not {setting.prefixes}"
+        raise PlugError(said, fix=f"at most {work.rows}, or a larger load.static_batch")
     return setting
 
 
@@ -122,12 +131,10 @@ def _generate(engine: StepEngine, work: CellWork) -> _Generated:
 def _compare_greedy(engine: StepEngine, work: CellWork, setting: _Setting, trial_id: str) -> Iterator[ExperimentPoint]:
     """A point per row and check: how many tokens were compared, and how many agree before the first that does not."""
     plain = _generate(engine, _without_drafts(work))
-    repeated = tuple(work.prompts[row % work.rows] for row in range(setting.control_rows))
-    checks = {
-        "greedy": work,
-        "lossy": _lossy(work),
-        "batch": dataclasses.replace(_without_drafts(work), prompts=repeated),
-    }
+    checks = {"greedy": work, "lossy": _lossy(work)}
+    if setting.control_rows:
+        repeated = tuple(work.prompts[row % work.rows] for row in range(setting.control_rows))
+        checks["batch"] = dataclasses.replace(_without_drafts(work), prompts=repeated)
     for check, other in checks.items():
         found = _generate(engine, other)
         for row in range(work.rows):
@@ -167,40 +174,64 @@ def _top2_gap(engine: StepEngine, prompt: tuple[int, ...], tokens: tuple[int, ..
     return float(best[0] - best[1])
 
 
-def _draw(engine: StepEngine, work: CellWork, setting: _Setting, trial_id: str) -> Iterator[ExperimentPoint]:
-    """A point per arm: how often which tokens followed the prompt of row 0.
+def _draw_work(work: CellWork, setting: _Setting, trial_id: str) -> CellWork:
+    """What the arms of one repetition are asked for, but for their way of decoding.
+
+    The seed is of this repetition: where the same prompts come round again, the draws behind them are new ones.
+    """
+    assert work.speculation is not None  # checked before
+    return dataclasses.replace(
+        work,
+        prompts=tuple(prompt for prompt in work.prompts[: setting.prefixes] for _ in range(setting.draw_rows)),
+        output_tokens=1 + COUNTED,
+        temperature=setting.temperature,
+        seed=(work.seed + zlib.crc32(trial_id.encode())) % 2**32,
+        speculation=work.speculation.model_copy(update={"gamma": min(work.speculation.gamma, COUNTED)}),
+    )
+
+
+def _draw(engine: StepEngine, drawn: CellWork, setting: _Setting, trial_id: str) -> Iterator[ExperimentPoint]:
+    """A point per arm and prompt: how often which tokens followed.
 
     Prefilled once, then decoded again and again from just behind the prompt: the first token of each row stays, so it
     is a part of the name under which the others are counted. Each arm has a seed of its own: with the same random
     numbers two arms would agree better than two independent samples of one distribution do.
     """
-    drawn = dataclasses.replace(
-        work, prompts=(work.prompts[0],) * setting.draw_rows, output_tokens=1 + COUNTED, temperature=setting.temperature
-    )
     arms = {"plain": _without_drafts(drawn), "speculative": drawn, "lossy": _lossy(drawn)}
     for place, (arm, asked) in enumerate(arms.items()):
         other = dataclasses.replace(asked, seed=(asked.seed + place * SEED_STRIDE) % 2**32)
-        engine.prepare(other)
-        engine.rewind(0)
-        begun = engine.sync()
-        engine.prefill()
-        counts: Counter[str] = Counter()
-        for _ in range(-(-setting.draws // setting.draw_rows)):
-            engine.rewind(work.prompt_tokens)
-            for _ in engine.decode(COUNTED):
-                pass
-            counts.update(" ".join(map(str, row)) for row in engine.output_tokens())
-        yield ExperimentPoint(
-            trial_id=trial_id,
-            window_id=f"{trial_id}/experiment/sampled/{arm}",
-            experiment="lossless",
-            settings={
-                "check": "sampled",
-                "arm": arm,
-                "rows": setting.draw_rows,
-                "temperature": setting.temperature,
-            },
-            duration_s=(engine.sync() - begun) * 1e-9,
-            stamped_by=engine.facts.stamped_by,
-            values=dict(sorted(counts.items())),
-        )
+        counts, seconds = _count_draws(engine, other, setting)
+        for row, counted in enumerate(counts):
+            yield ExperimentPoint(
+                trial_id=trial_id,
+                window_id=f"{trial_id}/experiment/sampled/{arm}/{row}",
+                experiment="lossless",
+                settings={
+                    "check": "sampled",
+                    "arm": arm,
+                    "row": row,
+                    "rows": other.rows,
+                    "gamma": 0 if other.speculation is None else other.speculation.gamma,
+                    "temperature": setting.temperature,
+                    "seed": other.seed,
+                },
+                duration_s=seconds,
+                stamped_by=engine.facts.stamped_by,
+                values=dict(sorted(counted.items())),
+            )
+
+
+def _count_draws(engine: StepEngine, work: CellWork, setting: _Setting) -> tuple[list[Counter[str]], float]:
+    """How often which tokens followed each prompt, prompt by prompt, and how long all draws took together."""
+    engine.prepare(work)
+    engine.rewind(0)
+    begun = engine.sync()
+    engine.prefill()
+    counts: list[Counter[str]] = [Counter() for _ in range(setting.prefixes)]
+    for _ in range(-(-setting.draws // setting.draw_rows)):
+        engine.rewind(work.prompt_tokens)
+        for _ in engine.decode(COUNTED):
+            pass
+        for row, tokens in enumerate(engine.output_tokens()):
+            counts[row // setting.draw_rows][" ".join(map(str, tokens))] += 1
+    return counts, (engine.sync() - begun) * 1e-9

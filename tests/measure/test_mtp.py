@@ -18,7 +18,7 @@ from tokbench.measure.engines.transformers.drafting import mtp_head  # noqa: E40
 from tokbench.measure.engines.transformers.drafting.mtp_head import MtpHead, parts_of, print_of  # noqa: E402
 from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: E402
 from tokbench.measure.training.harvest import Asked, Harvest, harvest  # noqa: E402
-from tokbench.measure.training.mtp import Recipe, train_head  # noqa: E402
+from tokbench.measure.training.mtp import Named, Recipe, train_head  # noqa: E402
 from tokbench.record.spec import SpeculationSpec  # noqa: E402
 
 WORK = work(rows=3, prompt_tokens=12, output_tokens=24)
@@ -32,7 +32,7 @@ def drafting(folder: Path | str, gamma: int = 2, **changed: Any) -> Any:
 
 def own_text(model: Any, rows: int = 24) -> Harvest:
     prompts = torch.randint(512, (rows, 8), generator=torch.Generator().manual_seed(1))
-    return harvest(model, prompts, 8, Asked(rows, 8, 16, seed=1), lambda _: None)
+    return harvest(model, prompts, 8, Asked(rows, 8, 16, seed=1), None, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,14 @@ def folder(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory)
     made: Path = tmp_path_factory.mktemp("head")
     recipe = Recipe(steps=60, rows_per_step=8, scored_places=64, depths=1, learning_rate=3e-3)
     with torch.enable_grad():
-        trained = train_head(engine.model, own_text(engine.model), recipe, ("tiny-llama", "shape:tiny-llama"), print)
+        named = Named("tiny-llama", "shape:tiny-llama")
+        trained = train_head(engine.model, own_text(engine.model), recipe, named, None, print)
     mtp_head.save_head(made, trained.head, trained.facts)
     return made
+
+
+def target_of(engine: TransformersEngine) -> mtp_head.Target:
+    return mtp_head.Target(engine.model, print_of(engine.model), "tiny-llama", "shape:tiny-llama")
 
 
 def rounds_of(engine: TransformersEngine) -> list[Any]:
@@ -106,7 +111,7 @@ def reference_drafts(engine: TransformersEngine, head: MtpHead, tokens: list[int
 def test_every_draft_is_what_the_head_says_without_a_cache(engine: TransformersEngine, folder: Path) -> None:
     engine.prepare(drafting(folder, 3))
     loop: Any = engine._loop
-    head, _ = mtp_head.load_head(folder, engine.model, "tiny-llama", "shape:tiny-llama")
+    head, _ = mtp_head.load_head(folder, target_of(engine))
     seen: list[tuple[list[list[int]], list[int], list[list[int]]]] = []
     draft = loop._drafter.draft
 
@@ -201,3 +206,40 @@ def test_another_seed_is_another_target(engine: TransformersEngine) -> None:
         assert print_of(engine.model) != print_of(other.model)
     finally:
         other.close()
+
+
+def test_a_target_that_differs_in_one_weight_anywhere_has_another_print(engine: TransformersEngine) -> None:
+    whole = print_of(engine.model)
+    for name, weight in engine.model.named_parameters():
+        number = weight.data.view(-1)[-1:]
+        before = number.clone()
+        number.copy_(before.to(torch.bfloat16).nextafter(torch.tensor(9.0, dtype=torch.bfloat16)))
+        assert whole != print_of(engine.model), name
+        number.copy_(before)
+    assert whole == print_of(engine.model)
+
+
+def test_a_print_is_one_in_float32_and_bfloat16_and_in_however_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.randn(37, 11, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    whole = mtp_head.sum_of(weights)
+    assert whole == mtp_head.sum_of(weights.float())
+    assert whole == mtp_head.sum_of(weights.t().contiguous().t())
+    assert whole != mtp_head.sum_of(weights.flip(0))
+    monkeypatch.setattr(mtp_head, "PRINTED_AT_ONCE", 10)
+    assert whole == mtp_head.sum_of(weights)
+
+
+def test_a_sum_is_that_of_its_formula() -> None:
+    numbers, odd = [3, -2, 5], mtp_head.ODD
+    found = sum(number * (place * odd | 1) for place, number in enumerate(numbers)) % 2**64
+    assert found == mtp_head.sum_of(torch.tensor(numbers, dtype=torch.int8)) % 2**64
+
+
+def test_a_head_of_a_target_that_differs_in_one_layer_is_refused(engine: TransformersEngine, folder: Path) -> None:
+    weight = engine.model.model.layers[0].mlp.up_proj.weight
+    before = weight.data[0, 0].clone()
+    weight.data[0, 0] = 1.0
+    try:
+        assert "was trained for tiny-llama" in refused(engine, drafting(folder)).message
+    finally:
+        weight.data[0, 0] = before

@@ -15,12 +15,14 @@ pytest.importorskip("tokenizers")
 
 from tiny_engines import request  # noqa: E402
 from tokbench.cli.training import TrainRequest, train  # noqa: E402
+from tokbench.derive.speculation.found import TOY  # noqa: E402
 from tokbench.errors import SpecError  # noqa: E402
 from tokbench.measure.engines.transformers.loading import load_model  # noqa: E402
 from tokbench.measure.models import TRAINED_FILE, parse_source, resolve_model  # noqa: E402
 from tokbench.measure.training import harvest, mtp, texts, toys  # noqa: E402
 from tokbench.measure.training.schedule import share_of_rate  # noqa: E402
 
+NAMED = mtp.Named("t", "s")
 ASKED = harvest.Asked(32, 8, 12, seed=1, rows_at_once=16)
 
 
@@ -107,7 +109,7 @@ def target() -> Any:
 @pytest.fixture(scope="module")
 def harvested(target: Any) -> harvest.Harvest:
     prompts = torch.randint(512, (32, 8), generator=torch.Generator().manual_seed(1))
-    return harvest.harvest(target, prompts, 8, ASKED, silent)
+    return harvest.harvest(target, prompts, 8, ASKED, None, silent)
 
 
 @torch.inference_mode()
@@ -130,10 +132,12 @@ def test_training_lowers_the_loss_and_agrees_more_than_an_untrained_head(
 
     target = AutoModelForCausalLM.from_pretrained(str(pair[0])).eval()
     prompts = torch.randint(300, (32, 8), generator=torch.Generator().manual_seed(1))
-    text = harvest.harvest(target, prompts, 8, ASKED, silent)
+    text = harvest.harvest(target, prompts, 8, ASKED, None, silent)
     none = mtp.Recipe(steps=1, depths=2, scored_places=64, learning_rate=0.0)
-    untrained = mtp.train_head(target, text, none, ("toy", "path:toy"), silent).facts
-    trained = mtp.train_head(target, text, none._replace(steps=40, learning_rate=3e-3), ("toy", "path:toy"), silent)
+    untrained = mtp.train_head(target, text, none, mtp.Named("toy", "path:toy"), None, silent).facts
+    trained = mtp.train_head(
+        target, text, none._replace(steps=40, learning_rate=3e-3), mtp.Named("toy", "path:toy"), None, silent
+    )
     assert trained.facts.loss < untrained.loss - 0.5
     assert trained.facts.held_out_agreement[0] > untrained.held_out_agreement[0] + 0.1
     assert 2 == len(trained.facts.held_out_agreement)
@@ -160,8 +164,8 @@ def test_every_depth_is_examined_at_the_same_places(target: Any, harvested: harv
 
 def test_the_same_seed_trains_the_same_head(target: Any, harvested: harvest.Harvest) -> None:
     recipe = mtp.Recipe(steps=3, depths=1, scored_places=64)
-    first, second = (mtp.train_head(target, harvested, recipe, ("t", "s"), silent).head for _ in range(2))
-    other = mtp.train_head(target, harvested, recipe._replace(seed=2), ("t", "s"), silent).head
+    first, second = (mtp.train_head(target, harvested, recipe, NAMED, None, silent).head for _ in range(2))
+    other = mtp.train_head(target, harvested, recipe._replace(seed=2), NAMED, None, silent).head
     assert torch.equal(first.merge.weight, second.merge.weight)
     assert not torch.equal(first.merge.weight, other.merge.weight)
 
@@ -174,37 +178,59 @@ def test_the_rate_rises_and_falls() -> None:
     assert pytest.approx(0.05, abs=0.002) == shares[-1]
 
 
+WORDS = [
+    texts.Text(f"{n}.py", f"def add_{n}(name):\n    return name + {n}\n" * 40, is_held_out=n % 5 == 0)
+    for n in range(20)
+]
+TINY = toys.PairRecipe(300, toys.Size(2, 64), toys.Size(1, 32), steps=60, rows_per_step=4, tokens_per_row=32)
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, toys.PairFacts]:
     folder: Path = tmp_path_factory.mktemp("toys")
-    words = [texts.Text(f"{n}.py", f"def add_{n}(name):\n    return name + {n}\n" * 40, n % 5 == 0) for n in range(20)]
-    recipe = toys.PairRecipe(300, toys.Size(2, 64), toys.Size(1, 64), steps=40, rows_per_step=4, tokens_per_row=32)
-    made, coder, facts = toys.train_pair(recipe, words, "cpu", silent)
-    return (*toys.save_pair(folder, made, coder, facts), facts)
+    made = toys.train_pair(TINY, texts.corpus(WORDS), "cpu", folder, silent)
+    return (*toys.save_pair(folder, made), made.facts)
 
 
-def test_a_pair_learns(pair: tuple[Path, Path, toys.PairFacts]) -> None:
-    facts = pair[2]
-    assert facts.target_loss < 4.5  # knowing nothing costs ln 300 = 5.7
-    assert facts.agreement > 0.1
-    assert 40 * 4 * 32 == facts.tokens
+def test_a_pair_knows_more_than_how_frequent_tokens_are(pair: tuple[Path, Path, toys.PairFacts]) -> None:
+    facts, seen = pair[2], pair[2].held_out
+    assert seen.target_loss < seen.unigram_loss
+    assert seen.bigram_loss < seen.unigram_loss < 5.8  # knowing nothing costs ln 300 = 5.7
+    assert seen.agreement > 0.1
+    assert 0.1 < seen.overlap < 1
+    assert 60 * 4 * 32 == facts.tokens
+    assert facts.target_parameters > 3 * facts.draft_parameters
+
+
+def test_a_pair_is_examined_in_the_type_that_it_is_saved_in(pair: tuple[Path, Path, toys.PairFacts]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    models = [AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16).eval() for folder in pair[:2]]
+    coder = toys.train_coder(WORDS, 300)
+    training = toys._Training(TINY._replace(vocabulary=coder.get_vocab_size()), coder, "cpu")
+    training.target, training.draft = models
+    found = training.examine(*(toys.encode(coder, WORDS, side) for side in (False, True)))
+    assert pytest.approx(tuple(found), rel=1e-3) == tuple(pair[2].held_out)  # last bits of bfloat16 differ
 
 
 def test_a_pair_is_saved_as_models_in_bfloat16_that_say_what_they_are(pair: tuple[Path, Path, toys.PairFacts]) -> None:
     from safetensors.torch import load_file
 
     vocabularies = set()
-    for folder in pair[:2]:
+    for folder, role in zip(pair[:2], ("target", "draft"), strict=True):
         resolved = resolve_model(
             parse_source(f"path:{folder}"), "pretrained", "bfloat16", cache=folder, environ={}, report=silent
         )
         assert resolved.has_tokenizer
         assert resolved.note is not None
-        assert resolved.note.startswith("toy, trained here: 40 steps")
+        assert resolved.note.startswith(f"{TOY}: {role} of a pair, 60 steps")
         vocabularies.add((folder / "tokenizer.json").read_text(encoding="utf-8"))
         assert {torch.bfloat16} == {tensor.dtype for tensor in load_file(str(folder / "model.safetensors")).values()}
-        assert "toy, trained here" in json.loads((folder / TRAINED_FILE).read_text(encoding="utf-8"))["note"]
+        kept = json.loads((folder / TRAINED_FILE).read_text(encoding="utf-8"))
+        assert kept["held_out"] == pair[2].held_out._asdict()
+        assert texts.corpus(WORDS).sha256 == kept["text_sha256"]
     assert 1 == len(vocabularies)
+    assert not list(pair[0].parent.glob("*.pt"))  # nothing of the training is left but its result
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; mtp: default the cache, where `method: mtp` looks.")
     ] = None,
-    size: Annotated[str, typer.Option(help="pair: small (two cores) or large (a GPU).")] = "small",
+    size: Annotated[str, typer.Option(help="pair: small (minutes), medium (hours) or large (a GPU).")] = "small",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training; default by what is trained.")] = None,
     rows: Annotated[int, typer.Option(min=16, help="mtp: texts that the model writes first.")] = 256,
     depths: Annotated[

@@ -60,25 +60,44 @@ def _train_mtp(request: TrainRequest, console: Console) -> None:
         raise SpecError(
             f"{request.model} brings no weights with a tokenizer.json", key="--model", fix="name such a model"
         )
+    target = _load(spec, resolved, request.seed)
+    _distil(_Taught(target, resolved.name, request.model, resolved.folder), request, console)
+
+
+class _Taught(NamedTuple):
+    """The model that a head is trained for."""
+
+    model: Any
+    name: str
+    source: str
+    folder: Path
+
+
+def _distil(target: _Taught, request: TrainRequest, console: Console) -> None:
     from tokbench.measure.engines.transformers.drafting import mtp_head
     from tokbench.measure.engines.transformers.loading import FolderTokenizer
     from tokbench.measure.training import harvest, mtp
+    from tokbench.measure.training.checkpoint import Checkpoint
 
-    target = _load(spec, resolved, request.seed)
+    def say(text: str) -> None:
+        _say(console, text)
+
     asked = harvest.Asked(request.rows, PROMPT_TOKENS, OUTPUT_TOKENS, request.seed)
-    form = harvest.chat_form(resolved.folder)
-    ids, held_out = harvest.prompts(FolderTokenizer(resolved.folder), asked, form)
-    harvested = harvest.harvest(target, ids, held_out, asked, lambda text: _say(console, text))
     recipe = mtp.Recipe(seed=request.seed, depths=request.depths)
     if request.steps is not None:
         recipe = recipe._replace(steps=request.steps)
-    names = (resolved.name, request.model)
-    trained = mtp.train_head(target, harvested, recipe, names, lambda text: _say(console, text))
-    folder = request.out or mtp_head.head_folder(os.environ, trained.facts.target_print)
+    ids, held_out = harvest.prompts(FolderTokenizer(target.folder), asked, harvest.chat_form(target.folder))
+    own_print = mtp_head.print_of(target.model)
+    folder = request.out or mtp_head.head_folder(os.environ, own_print)
+    made = Checkpoint(folder, f"{asked} {harvest.digest_of(ids)} {own_print}", "text.pt")
+    harvested = harvest.harvest(target.model, ids, held_out, asked, made, say)
+    checkpoint = Checkpoint(folder, f"{recipe} behind {made.belongs_to}")
+    named = mtp.Named(target.name, target.source)
+    trained = mtp.train_head(target.model, harvested, recipe, named, checkpoint, say)
     mtp_head.save_head(folder, trained.head, trained.facts)
-    _say(console, f"{trained.facts.describe()}\nwritten to {folder}")
-    named = "" if request.out is None else f", options: {{head: {folder}}}"
-    _say(console, f"use it: speculation: {{method: mtp, gamma: 1{named}}}")
+    say(f"{trained.facts.describe()}\nwritten to {folder}; {made.path.name} keeps the text for another training")
+    option = "" if request.out is None else f", options: {{head: {folder}}}"
+    say(f"use it: speculation: {{method: mtp, gamma: 1{option}}}")
 
 
 def _model_of(source: str, dtype: str) -> ModelSpec:
@@ -125,19 +144,15 @@ def _train_pair(request: TrainRequest, console: Console) -> None:
 
     from tokbench.measure.training import texts, toys
 
-    recipes = {"small": toys.SMALL, "large": toys.LARGE}
+    recipes = {"small": toys.SMALL, "medium": toys.MEDIUM, "large": toys.LARGE}
     if request.size not in recipes:
         raise SpecError(f"there is no size {request.size!r}", key="--size", fix=f"sizes: {', '.join(recipes)}")
     recipe = recipes[request.size]._replace(seed=request.seed)
     if request.steps is not None:
         recipe = recipe._replace(steps=request.steps)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pair, coder, facts = toys.train_pair(recipe, texts.library_texts(), device, lambda text: _say(console, text))
-    target, draft = toys.save_pair(request.out, pair, coder, facts)
-    _say(
-        console,
-        f"held out: target {facts.target_loss:.2f} nats a token, draft {facts.draft_loss:.2f}; "
-        f"likeliest tokens agree at {facts.agreement:.2f} of {facts.held_out_places} places; {facts.seconds:.0f} s",
-    )
+    pair = toys.train_pair(recipe, texts.corpus(), device, request.out, lambda text: _say(console, text))
+    target, draft = toys.save_pair(request.out, pair)
+    _say(console, f"{pair.facts.describe()}; {pair.facts.seconds:.0f} s")
     _say(console, f"use them: model: {{source: path:{target}, dtype: bfloat16}}")
     _say(console, f"speculation: {{method: draft_model, gamma: 3, draft: {{source: path:{draft}, dtype: bfloat16}}}}")

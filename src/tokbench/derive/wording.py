@@ -182,8 +182,21 @@ def say_mode(cell: CellResult) -> str:
     """The mode of a cell's engine, how it drafts and which experiment it holds, where it does."""
     experiment = cell.record.spec.experiment
     kind = "" if experiment == "none" else experiment.kind
-    parts = (str(cell.conditions.mode), say_drafts(cell), kind, say_drawn(cell), say_resident(cell))
+    parts = (
+        str(cell.conditions.mode),
+        say_drafts(cell),
+        say_temperature(cell),
+        kind,
+        say_drawn(cell),
+        say_resident(cell),
+    )
     return join(part for part in parts if part)
+
+
+def say_temperature(cell: CellResult) -> str:
+    """At which temperature a cell's tokens are drawn, or nothing where the likeliest is taken."""
+    temperature = cell.record.spec.workload.temperature
+    return "" if temperature == 0 else t("drawn at temperature {temperature}", temperature=format_number(temperature))
 
 
 def say_drawn(cell: CellResult) -> str:

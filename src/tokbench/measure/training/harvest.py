@@ -1,7 +1,8 @@
-"""A target's own text with its hidden states: what a head is distilled from. It trains nothing and writes no file."""
+"""A target's own text with its hidden states: what a head is distilled from. It trains nothing."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import torch
 
 from tokbench.errors import SpecError
 from tokbench.measure.engines.transformers.drafting.mtp_head import parts_of
+from tokbench.measure.training.checkpoint import Checkpoint
 from tokbench.measure.training.texts import Text, library_texts, questions
 
 Say = Callable[[str], None]
@@ -37,7 +39,7 @@ class Asked(NamedTuple):
     prompt_tokens: int
     output_tokens: int
     seed: int
-    rows_at_once: int = 128
+    rows_at_once: int = 64
 
 
 class Harvest(NamedTuple):
@@ -87,6 +89,11 @@ def prompts(coder: Coder, asked: Asked, form: str | None) -> tuple[torch.Tensor,
     return torch.tensor(rows, dtype=torch.long), held_out
 
 
+def digest_of(ids: torch.Tensor) -> str:
+    """SHA-256 of prompts."""
+    return hashlib.sha256(ids.numpy().tobytes()).hexdigest()
+
+
 def _take(
     coder: Coder, asked: Asked, form: str | None, texts: Sequence[Text], count: int, draw: random.Random
 ) -> list[list[int]]:
@@ -122,17 +129,27 @@ def _windows(texts: Sequence[Text], draw: random.Random) -> Iterator[str]:
 
 
 @torch.inference_mode()
-def harvest(target: Any, ids: torch.Tensor, held_out: int, asked: Asked, say: Say) -> Harvest:
-    """Let the target write on behind every prompt, and keep its states. Ends of text are not heeded, as in a run."""
-    begun = time.monotonic()
-    torch.manual_seed(asked.seed)
-    pieces = []
-    for at in range(0, len(ids), asked.rows_at_once):
-        pieces.append(_write_on(target, ids[at : at + asked.rows_at_once].to(target.device), asked.output_tokens))
-        done = min(at + asked.rows_at_once, len(ids))
-        say(f"text of the target: {done} of {len(ids)} rows, {time.monotonic() - begun:.0f} s")
+def harvest(target: Any, ids: torch.Tensor, held_out: int, asked: Asked, kept: Checkpoint | None, say: Say) -> Harvest:
+    """Let the target write on behind every prompt, and keep its states. Ends of text are not heeded, as in a run.
+
+    Rows come in pieces, each with random numbers of its own; `kept` holds those that were made before a stop.
+    """
+    pieces: list[list[torch.Tensor]] = []
+    before_s, begun = 0.0, time.monotonic()
+    found = kept.read() if kept is not None else None
+    if found is not None:
+        pieces, before_s = found["pieces"], found["seconds"]
+        say(f"text of the target: {sum(len(piece[0]) for piece in pieces)} rows were made before")
+    for at in range(len(pieces) * asked.rows_at_once, len(ids), asked.rows_at_once):
+        torch.manual_seed(asked.seed + at)
+        rows = ids[at : at + asked.rows_at_once].to(target.device)
+        pieces.append([part.cpu() for part in _write_on(target, rows, asked.output_tokens)])
+        seconds = before_s + time.monotonic() - begun
+        say(f"text of the target: {at + len(rows)} of {len(ids)} rows, {seconds:.0f} s")
+        if kept is not None:
+            kept.keep({"pieces": pieces, "seconds": seconds})
     tokens, hidden, likeliest = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return Harvest(tokens, hidden, likeliest, held_out, asked.prompt_tokens, time.monotonic() - begun)
+    return Harvest(tokens, hidden, likeliest, held_out, asked.prompt_tokens, before_s + time.monotonic() - begun)
 
 
 def _write_on(target: Any, ids: torch.Tensor, output_tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

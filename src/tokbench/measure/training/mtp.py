@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import torch
 
 from tokbench.measure.engines.transformers.drafting.mtp_head import HeadFacts, MtpHead, TargetParts, parts_of, print_of
+from tokbench.measure.training.checkpoint import KEPT_EVERY, Checkpoint
 from tokbench.measure.training.harvest import Harvest, Say
 from tokbench.measure.training.schedule import share_of_rate
 
 STATE_WEIGHT = 1.0
 """Of the distance between the head's state and the target's, beside the cross-entropy."""
 SAID_EVERY = 25
+EXAMINED_EVERY = 100
+"""Steps, with the places that are held out."""
 INITIAL_SCALE = 0.02
 LAST_WEIGHTS = ("o_proj.weight", "down_proj.weight", "down_proj")
 """How the weights end that write into the sum of a block."""
@@ -76,11 +79,17 @@ class _Trainer:
         self.parts: TargetParts = parts_of(target)
         self.head = new_head(target, recipe.seed)
         self.recipe = recipe
+        self.course = list[tuple[int, float]]()
         self._harvest = harvested
         self._draw = torch.Generator().manual_seed(recipe.seed)
+        self._optimiser = torch.optim.AdamW(self.head.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, lambda step: share_of_rate(step, recipe.steps)
+        )
         self._device = target.device
         places = torch.arange(harvested.tokens.shape[1] - 1, device=self._device)[None]
-        self._rotation = [part.float() for part in self.parts.rotary(harvested.hidden[:1].float(), places)]
+        like = harvested.hidden[:1].float().to(self._device)
+        self._rotation = [part.float() for part in self.parts.rotary(like, places)]
 
     def batch(self, rows: torch.Tensor) -> _Batch:
         """Rows of the harvest, on the device."""
@@ -115,6 +124,37 @@ class _Trainer:
             first = float(said.detach()) if depth == 0 else first
         return total, first
 
+    def step(self) -> float:
+        """One step down on rows drawn anew; the cross-entropy at depth 1 in nats."""
+        taught = len(self._harvest.tokens) - self._harvest.held_out
+        batch = self.batch(torch.randint(taught, (self.recipe.rows_per_step,), generator=self._draw))
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            total, said = self.loss(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+        return said
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Everything that the steps to come depend on."""
+        moved = (self.head, self._optimiser, self._schedule)
+        return {
+            "step": step,
+            "parts": [part.state_dict() for part in moved],
+            "draw": self._draw.get_state(),
+            "course": self.course,
+        }
+
+    def go_on(self, kept: dict[str, Any]) -> int:
+        """Go on from what a checkpoint kept; the steps that are done."""
+        for part, state in zip((self.head, self._optimiser, self._schedule), kept["parts"], strict=True):
+            part.load_state_dict(state)
+        self._draw.set_state(kept["draw"])
+        self.course = [(int(step), float(share)) for step, share in kept["course"]]
+        return int(kept["step"])
+
     @torch.inference_mode()
     def agreement(self) -> tuple[tuple[float, ...], int]:
         """Share of held-out places, of the target's own output alone, where the head says what the target says."""
@@ -122,48 +162,58 @@ class _Trainer:
         first = self._harvest.prompt_tokens
         rows = torch.arange(len(self._harvest.tokens) - self._harvest.held_out, len(self._harvest.tokens))
         for part in rows.split(self.recipe.rows_per_step):
-            for depth, (state, _, labels) in enumerate(self.chain(self.batch(part))):
-                kept = slice(first - 1 - depth, None)  # the same places of the output at every depth
-                guess = self.parts.head(state[:, kept].to(self.parts.head.weight.dtype)).argmax(-1)
-                hits[depth] += int((guess == labels[:, kept]).sum())
-                count += guess.numel() if depth == 0 else 0
+            with torch.autocast(self._device.type, dtype=torch.bfloat16):
+                for depth, (state, _, labels) in enumerate(self.chain(self.batch(part))):
+                    kept = slice(first - 1 - depth, None)  # the same places of the output at every depth
+                    guess = self.parts.head(state[:, kept].to(self.parts.head.weight.dtype)).argmax(-1)
+                    hits[depth] += int((guess == labels[:, kept]).sum())
+                    count += guess.numel() if depth == 0 else 0
         return tuple(hit / count for hit in hits), count
 
 
+class Named(NamedTuple):
+    """Whose head it is to be."""
+
+    name: str
+    source: str
+    """The target's `model.source`."""
+
+
 @torch.enable_grad()
-def train_head(target: Any, harvested: Harvest, recipe: Recipe, names: tuple[str, str], say: Say) -> Trained:
-    """Train a head; `names` are the target's name and its `model.source`."""
+def train_head(
+    target: Any, harvested: Harvest, recipe: Recipe, named: Named, checkpoint: Checkpoint | None, say: Say
+) -> Trained:
+    """Train a head; a checkpoint of the same training lets it go on from there."""
     target.requires_grad_(False)
     trainer = _Trainer(target, harvested, recipe)
-    optimiser = torch.optim.AdamW(trainer.head.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: share_of_rate(step, recipe.steps))
-    rows = len(harvested.tokens) - harvested.held_out
-    order = torch.Generator().manual_seed(recipe.seed)
+    found = checkpoint.read() if checkpoint is not None else None
+    done = trainer.go_on(found) if found is not None else 0
+    if done:
+        say(f"training goes on from step {done}")
     begun, losses = time.monotonic(), list[float]()
-    for step in range(recipe.steps):
-        batch = trainer.batch(torch.randint(rows, (recipe.rows_per_step,), generator=order))
-        with torch.autocast(target.device.type, dtype=torch.bfloat16):
-            total, said = trainer.loss(batch)
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(trainer.head.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(said)
-        if (step + 1) % SAID_EVERY == 0:
-            last = sum(losses[-SAID_EVERY:]) / SAID_EVERY
-            say(f"step {step + 1} of {recipe.steps}: {last:.2f} nats, {time.monotonic() - begun:.0f} s")
+    for step in range(done + 1, recipe.steps + 1):
+        losses.append(trainer.step())
+        if step % EXAMINED_EVERY == 0 and step < recipe.steps:
+            trainer.course.append((step, trainer.agreement()[0][0]))
+            say(f"step {step}: agrees on {trainer.course[-1][1]:.3f} of the places held out")
+        if step % SAID_EVERY == 0:
+            last = sum(losses[-SAID_EVERY:]) / len(losses[-SAID_EVERY:])
+            say(f"step {step} of {recipe.steps}: {last:.2f} nats, {time.monotonic() - begun:.0f} s")
+        if checkpoint is not None and step % KEPT_EVERY == 0 and step < recipe.steps:
+            checkpoint.keep(trainer.state(step))
     seconds = time.monotonic() - begun
-    with torch.autocast(target.device.type, dtype=torch.bfloat16):
-        agreed, counted = trainer.agreement()
-    facts = _facts(trainer, harvested, names, print_of(target), (losses, agreed, counted, seconds))
+    agreed, counted = trainer.agreement()
+    trainer.course.append((recipe.steps, agreed[0]))
+    if checkpoint is not None:
+        checkpoint.clear()
+    facts = _facts(trainer, harvested, named, print_of(target), (losses, agreed, counted, seconds))
     return Trained(trainer.head.eval(), facts)
 
 
 def _facts(
     trainer: _Trainer,
     harvested: Harvest,
-    names: tuple[str, str],
+    named: Named,
     target_print: str,
     seen: tuple[list[float], tuple[float, ...], int, float],
 ) -> HeadFacts:
@@ -172,8 +222,8 @@ def _facts(
     places = harvested.tokens.shape[1] - 1
     last = losses[-SAID_EVERY:]
     return HeadFacts(
-        target=names[0],
-        source=names[1],
+        target=named.name,
+        source=named.source,
         target_print=target_print,
         shapes={name: tuple(tensor.shape) for name, tensor in trainer.head.state_dict().items()},
         steps=recipe.steps,
@@ -183,6 +233,7 @@ def _facts(
         loss=sum(last) / len(last),
         held_out_agreement=agreed,
         held_out_positions=counted,
+        course=tuple(trainer.course),
         seconds=seconds,
         harvest_s=harvested.seconds,
         seed=recipe.seed,

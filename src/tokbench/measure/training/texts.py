@@ -1,9 +1,11 @@
-"""Text to train on that lies on every machine with Python: the sources of its standard library. Nothing is kept."""
+"""Text to train on that lies on every machine with Python: its standard library and its manual. Nothing is kept."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
+import platform
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -37,6 +39,40 @@ def library_texts(folder: Path | None = None) -> list[Text]:
         content = path.read_text(encoding="utf-8", errors="replace")[:MAX_CHARACTERS]
         if len(content) > 400:
             found.append(Text(path.relative_to(root).as_posix(), content, digest[0] < HELD_OUT_OF_256))
+    return found
+
+
+class Corpus(NamedTuple):
+    """Texts, and what tells them from those of another machine."""
+
+    texts: list[Text]
+    label: str
+    """What they are, in words."""
+    sha256: str
+    """Of all names and contents in their order."""
+
+
+def corpus(texts: list[Text] | None = None) -> Corpus:
+    """The library's sources and the language's manual, as this interpreter brings them."""
+    found = [*library_texts(), *manual_texts()] if texts is None else texts
+    digest = hashlib.sha256()
+    for text in found:
+        digest.update(f"{text.name}\0{text.content}\0".encode())
+    version = f"{platform.python_implementation()} {platform.python_version()}"
+    return Corpus(found, f"sources of the standard library and the language's manual of {version}", digest.hexdigest())
+
+
+def manual_texts() -> list[Text]:
+    """The language reference as `help()` shows it: the prose that comes with an interpreter, where it does."""
+    try:
+        topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ImportError:  # some systems package it apart
+        return []
+    found = []
+    for name, content in sorted(topics.items()):
+        if len(content) > 400:
+            held = hashlib.sha256(name.encode()).digest()[0] < HELD_OUT_OF_256
+            found.append(Text(f"manual/{name}", content[:MAX_CHARACTERS], held))
     return found
 
 

@@ -228,6 +228,11 @@ class TransformersEngine:
         """The model itself, for experiments."""
         return self._model
 
+    @property
+    def rounds(self) -> DraftingLoop | None:
+        """The prepared rounds of drafting, for experiments."""
+        return self._loop if isinstance(self._loop, DraftingLoop) else None
+
     @torch.inference_mode()
     def stage(self, prompts: tuple[tuple[int, ...], ...]) -> None:
         """Take prompts of the same number and length in the place of those prepared."""

@@ -21,6 +21,7 @@ from tokbench.measure.engines.transformers.drafting.method_options import refuse
 from tokbench.measure.engines.transformers.drafting.mtp_head import (
     HeadFacts,
     MtpHead,
+    Target,
     TargetParts,
     head_folder,
     load_head,
@@ -192,16 +193,17 @@ def open_drafter(room: Room) -> MtpDrafter:
     named = room.speculation.options.get("head")
     if named is not None and not isinstance(named, str):
         raise PlugError(f"speculation.options.head: {named!r} is not a folder", fix="head: PATH, or leave it out")
-    folder = Path(named).expanduser() if named is not None else head_folder(os.environ, print_of(room.model))
-    head, facts = room.keeper.keep(lambda: _load(room, folder))
+    head, facts = room.keeper.keep(lambda: _load(room, named))
     weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in head.parameters())
     held = format_value(weight_bytes, BYTES)
     return MtpDrafter(room, head, f"draft: {facts.describe()}; {held} beside embedding and head of the target")
 
 
-def _load(room: Room, folder: Path) -> tuple[MtpHead, HeadFacts]:
-    """The head, laid out as the target is."""
-    head, facts = load_head(folder, room.model, room.request.model_name, room.request.model.source)
+def _load(room: Room, named: str | None) -> tuple[MtpHead, HeadFacts]:
+    """The head, laid out as the target is. Once a cell's method: the print reads all weights of the target."""
+    target = Target(room.model, print_of(room.model), room.request.model_name, room.request.model.source)
+    folder = Path(named).expanduser() if named is not None else head_folder(os.environ, target.own_print)
+    head, facts = load_head(folder, target)
     if room.model.device.type == "cpu":
         streamed.lay_out(head, room.request.engine.mode, room.options)
     return head, facts

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tokbench.errors import PlugError
+from tokbench.measure.engines.transformers.loading import stored_tensors
 from tokbench.measure.models import cache_folder
 from tokbench.record.facts import Frozen
 
 WEIGHTS_FILE, FACTS_FILE = "mtp.safetensors", "mtp.json"
-PRINTED_ROWS = 256
-"""Rows of the embedding that go into the print of a target."""
+PRINTED_AT_ONCE = 1 << 20
+"""Weights that are printed in one piece: eight bytes each while they are."""
+ODD = 0x1E3779B97F4A7C15
+"""Spreads a place over 64 bits: odd, so that no two places share a factor."""
 
 
 class TargetParts(NamedTuple):
@@ -49,7 +53,7 @@ class HeadFacts(Frozen):
     source: str
     """Its `model.source`."""
     target_print: str
-    """Of its weights, as `print_of` makes it."""
+    """Of all its weights, as `print_of` makes it."""
     shapes: dict[str, tuple[int, ...]]
     steps: int
     positions: int
@@ -62,8 +66,10 @@ class HeadFacts(Frozen):
     held_out_agreement: tuple[float, ...]
     """Share of places where the likeliest token was the target's, by depth, on rows that training never saw."""
     held_out_positions: int
+    course: tuple[tuple[int, float], ...] = ()
+    """After so many steps, the share at depth 1."""
     seconds: float
-    """Of training alone; the target's text and states came before."""
+    """Of training alone, since it last went on from a checkpoint; the target's text and states came before."""
     harvest_s: float
     seed: int
 
@@ -126,15 +132,31 @@ class MtpHead(torch.nn.Module):
 
 
 def print_of(target: Any) -> str:
-    """SHA-256 of the final norm and the first rows of the embedding in bfloat16: what tells one target from another.
+    """SHA-256 of the names, shapes and sums of all weights: a target that differs in one of them has another print.
 
-    The whole of the weights would take seconds to hash at every start; a finetuned model differs here too.
+    Weights in floating point count in bfloat16, so that a model has one print in float32 and in bfloat16; what differs
+    by less does not show. Quantised ones count as they are stored. Buffers are not read.
     """
-    parts = parts_of(target)
     digest = hashlib.sha256()
-    for tensor in (parts.norm.weight, parts.embedding.weight[:PRINTED_ROWS]):
-        digest.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+    for name, weight in target.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        for stored in stored_tensors(weight):
+            digest.update(sum_of(stored.detach()).to_bytes(8, "little", signed=True))
     return digest.hexdigest()
+
+
+def sum_of(weights: torch.Tensor) -> int:
+    """The bits of all numbers of a tensor, each times an odd number of its place, summed up modulo 2^64.
+
+    Worked out where the tensor lies, since to copy and hash a large model may take longer than to load it. One number
+    that differs always changes the sum.
+    """
+    plain = weights.to(torch.bfloat16).view(torch.int16) if weights.is_floating_point() else weights
+    total = torch.zeros((), dtype=torch.int64, device=plain.device)
+    for first, piece in enumerate(plain.reshape(-1).split(PRINTED_AT_ONCE)):
+        places = torch.arange(len(piece), device=piece.device) + first * PRINTED_AT_ONCE
+        total += (piece.to(torch.int64) * (places * ODD | 1)).sum()
+    return int(total)
 
 
 def head_folder(environ: Mapping[str, str], target_print: str) -> Path:
@@ -143,35 +165,49 @@ def head_folder(environ: Mapping[str, str], target_print: str) -> Path:
 
 
 def save_head(folder: Path, head: MtpHead, facts: HeadFacts) -> None:
-    """Write weights in bfloat16 and facts; both files are replaced."""
+    """Write weights in bfloat16 and facts; both files are replaced, each at once."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in head.state_dict().items()
     }
-    save_file(tensors, str(folder / WEIGHTS_FILE))
-    (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    beside = f".{os.getpid()}"  # a run may be loading the head that is replaced
+    save_file(tensors, str(folder / (WEIGHTS_FILE + beside)))
+    (folder / (FACTS_FILE + beside)).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    for name in (WEIGHTS_FILE, FACTS_FILE):
+        (folder / (name + beside)).replace(folder / name)
 
 
-def load_head(folder: Path, target: Any, target_name: str, source: str) -> tuple[MtpHead, HeadFacts]:
+class Target(NamedTuple):
+    """The model that a head is looked for."""
+
+    model: Any
+    own_print: str
+    """As `print_of` makes it."""
+    name: str
+    source: str
+    """Its `model.source`."""
+
+
+def load_head(folder: Path, target: Target) -> tuple[MtpHead, HeadFacts]:
     """A trained head in the target's type, on its device.
 
     Raises:
         PlugError: there is none, it was trained for another target, or its files are broken.
     """
-    how = f"tokbench train mtp --model {source}"
+    how = f"tokbench train mtp --model {target.source}"
     if not (folder / FACTS_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
-        raise PlugError(f"no MTP head for {target_name}: {folder} holds no {FACTS_FILE} and {WEIGHTS_FILE}", fix=how)
+        raise PlugError(f"no MTP head for {target.name}: {folder} holds no {FACTS_FILE} and {WEIGHTS_FILE}", fix=how)
     try:
         facts = HeadFacts.model_validate(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
     except (ValueError, ValidationError) as error:
         raise PlugError(f"{folder / FACTS_FILE} cannot be read: {error}", fix=how) from None
-    if facts.target_print != print_of(target):
-        raise PlugError(f"the MTP head in {folder} was trained for {facts.target}, not for {target_name}", fix=how)
-    parts = parts_of(target)
-    with torch.device(target.device):
-        head = MtpHead(parts).to(target.dtype)
+    if facts.target_print != target.own_print:
+        raise PlugError(f"the MTP head in {folder} was trained for {facts.target}, not for {target.name}", fix=how)
+    parts = parts_of(target.model)
+    with torch.device(target.model.device):
+        head = MtpHead(parts).to(target.model.dtype)
     try:
         head.load_state_dict(load_file(str(folder / WEIGHTS_FILE)))
     except (RuntimeError, SafetensorError) as error:
-        raise PlugError(f"{folder / WEIGHTS_FILE} does not fit {target_name}: {error}", fix=how) from None
+        raise PlugError(f"{folder / WEIGHTS_FILE} does not fit {target.name}: {error}", fix=how) from None
     return head.eval().requires_grad_(False), facts

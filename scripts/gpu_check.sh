@@ -78,6 +78,8 @@ limited() { timeout --foreground --kill-after=20 "$step_s" "$@"; }
 measure() {
     local config=$1 setting settings=() tiny=()
     shift
+    [[ -n $TINY ]] || ((step_s > CLOSE_S)) ||
+        { echo "gpu_check: $name: $step_s s are too few: $CLOSE_S go to the end of a record" >&2; return 2; }
     while (($#)) && [[ $1 != -- ]]; do settings+=("$1"); shift; done
     if (($#)); then shift; tiny=("$@"); fi
     settings+=("budget.total=$((step_s - CLOSE_S))s" budget.cold=0s)
@@ -187,7 +189,9 @@ choose() { # NAME[:SECONDS]…: sets `chosen` and `asked_s`
         name=${asked%%:*}
         [[ " ${STEPS[*]} " == *" $name "* ]] || { echo "gpu_check: no step '$name'; there are: ${STEPS[*]}" >&2; exit 2; }
         chosen+=("$name")
-        [[ $asked == "$name" ]] || asked_s[$name]=${asked#*:}
+        [[ $asked == "$name" ]] && continue
+        [[ ${asked#*:} =~ ^[1-9][0-9]*$ ]] || { echo "gpu_check: $asked: behind the colon stand seconds" >&2; exit 2; }
+        asked_s[$name]=${asked#*:}
     done
     ((${#chosen[@]})) || chosen=("${STEPS[@]}")
 }

@@ -144,3 +144,28 @@ def test_an_unknown_step_is_refused(tmp_path: Path) -> None:
     found = called(tmp_path / "out", "llama9b")
     assert 2 == found.returncode
     assert "no step 'llama9b'" in found.stderr
+
+
+def test_seconds_that_are_none_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    """`energy:soon` ended the call in its midst: "soon: unbound variable"."""
+    found = called(tmp_path / "out", "energy:soon")
+    assert 2 == found.returncode
+    assert "energy:soon: behind the colon stand seconds" in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_seconds_that_leave_nothing_to_measure_in_are_refused() -> None:
+    found = called("--commands", "energy:60")
+    assert 2 == found.returncode
+    assert "60 s are too few" in found.stderr
+
+
+def test_a_step_that_lacks_a_package_does_not_count_as_complete(tmp_path: Path) -> None:
+    """It ended with 0 and was skipped from then on, though nothing was measured."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    command = f"source scripts/gpu_check_steps; python='{python}' TINY= is_dry=; step_precision"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert 3 == found.returncode
+    assert "torchao is not carried" in found.stdout

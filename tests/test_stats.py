@@ -13,6 +13,7 @@ from tokbench.stats import (
     StopRule,
     estimate,
     estimate_blocks,
+    estimate_count,
     exact,
     percentile,
     ratio,
@@ -213,3 +214,19 @@ def test_where_one_process_is_asked_for_one_narrow_interval_is_enough() -> None:
 )
 def test_steady_when_the_last_samples_lie_together(medians: list[float], is_met: bool) -> None:
     assert is_met is SteadyRule(samples=3, tolerance=0.05).is_met(medians)
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "low", "high"), [(16, 16, 0.7941, 1.0), (0, 4, 0.0, 0.6024), (5, 6, 0.3588, 0.9958)]
+)
+def test_all_of_a_few_cases_make_nothing_certain(hits: int, count: int, low: float, high: float) -> None:
+    """Clopper and Pearson: 16 of 16 leave room for a fifth."""
+    found = estimate_count(hits, count, "")
+    assert (hits / count, pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5), count) == (
+        found.value,
+        found.low,
+        found.high,
+        found.n,
+    )
+    with pytest.raises(ValueError):
+        estimate_count(count + 1, count, "")

@@ -38,6 +38,9 @@ def check(folder: Path, experiment: str, weights: str = "pretrained") -> None:
         ("{kind: answers, options: {task: clock, questions: 31}}", "options.questions: task clock has 30 questions"),
         ("{kind: answers, options: {task: clock, budgets: few}}", "options.budgets: 'few' is no list of whole"),
         ("[none, {kind: nll, options: {chunk: 0}}]", "options.chunk: 0 is no whole number"),
+        ("{kind: verify_cost, options: {m: '1,8'}}", "options.m: 8 tokens leave nothing of the prompt"),
+        ("{kind: link}", "kind: link needs an engine whose model two processes hold"),
+        ("{kind: lossless}", "kind: lossless compares a way of drafting, and the cell has none"),
     ],
 )
 def test_wrong_options_of_an_experiment_name_the_line(tmp_path: Path, experiment: str, message: str) -> None:

@@ -14,7 +14,7 @@ from tokbench.derive.evaluate import evaluate
 from tokbench.derive.report.assisted_section import _read, assisted_sections
 from tokbench.derive.report.document import Section, Table
 from tokbench.derive.report.write import NO_EXTRAS, _find, _gather
-from tokbench.record.observations import ExperimentPoint
+from tokbench.record.observations import ExperimentPoint, PromptsStaged
 
 Seen = tuple[int, int, int, int, float]
 """Rounds, drafted, accepted, same tokens, seconds."""
@@ -63,10 +63,26 @@ def test_sums_and_agreement_by_hand(tmp_path: Path) -> None:
     agreeing = ((OURS[0], (5, 15, 4, 16, 2.0)), (THEIRS[0], (5, 15, 4, 16, 1.75)))
     results = evaluate(script((OURS, THEIRS), agreeing).run(tmp_path), "run")
     [found] = find_both(results.cells)
-    assert ("early_exit", 3, 2, 4) == (found.method, found.gamma, found.rows, found.prompts)
-    assert (3, 3) == (found.same_tokens, found.same_counts)
+    assert ("early_exit", 3, 2, 2) == (found.method, found.gamma, found.rows, found.prompts)
+    assert (1, 1) == (found.same_tokens, found.same_counts), "a prompt counts by its worst repetition"
     assert Sums(18, 54, 20, 4.0) == found.ours  # a batch of two rows is one time a repetition
     assert Sums(19, 54, 20, 6.5) == found.theirs
+
+
+def test_prompts_of_a_frozen_set_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    made = script((OURS, THEIRS), (OURS, THEIRS))
+    begun = [event for event in made.events if event.event == "trial_started"]
+    for started, names in zip(begun, (("a", "b"), ("b", "c")), strict=True):
+        staged = PromptsStaged(trial_id=started.trial_id, task="edit", sha256="cd" * 32, prompt_ids=names)
+        made.events.insert(made.events.index(started) + 1, staged)
+    [found] = find_both(evaluate(made.run(tmp_path), "run").cells)
+    assert (3, 1, 1) == (found.prompts, found.same_tokens, found.same_counts)  # b was another once, c always
+
+
+def test_two_programs_that_accept_nothing_agree_on_little(tmp_path: Path) -> None:
+    none: tuple[Seen, Seen] = ((4, 12, 0, 16, 2.0), (5, 15, 0, 16, 2.0))
+    [found] = find_both(evaluate(script((none, none)).run(tmp_path), "run").cells)
+    assert "same tokens; no draft was accepted, so little was tested" == _read(found)
 
 
 def test_a_run_without_the_experiment_has_no_such_part(tmp_path: Path) -> None:

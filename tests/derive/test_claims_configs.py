@@ -67,3 +67,18 @@ def test_every_measured_input_has_cells_in_the_configs_that_are_named(row: Claim
         wanted = read_selection(asked.select, FIELDS)
         meant = [spec for spec, kind in cells if all(item.accepts(value_of(spec, item.field, kind)) for item in wanted)]
         assert meant, f"{name}: no cell of {', '.join(path.name for path in configs)} is what {asked.select} means"
+
+
+def test_the_configs_for_portable_frameworks_have_two_on_both_platforms() -> None:
+    """claims-h200.yaml has Triton alone: beside a CPU's JAX and MLX the claim was open, "no value", after both runs."""
+    (row,) = (row for row in load_claims() if row.id == "portable-stacks-cuda-target")
+    (half,) = row.halves()
+    cells = [pair for path in needed_by(row, half) for pair in cells_of(path)]
+    named = []
+    for name in ("on_cpu", "on_gpu"):
+        asked = row.inputs[name].measured
+        assert asked is not None
+        wanted = read_selection(asked.select, FIELDS)
+        meant = [spec for spec, kind in cells if all(item.accepts(value_of(spec, item.field, kind)) for item in wanted)]
+        named.append({spec.labels["framework"] for spec in meant})
+    assert {"jax", "mlx"} <= named[0] & named[1]

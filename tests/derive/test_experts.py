@@ -221,6 +221,18 @@ def test_the_section_says_what_was_found(tmp_path: Path) -> None:
     assert "| 8 | 80.1 ms | 2.00 " in text
 
 
+def test_a_twin_that_was_not_measured_multiplies_at_no_known_batch(tmp_path: Path) -> None:
+    """Seen: of a twin without a single cell it said "at no static batch measured", as if one had been looked at."""
+    script = with_ceilings(MoeScript())
+    for rows in (1, 8):
+        script.shaped("cpu-moe", rows, touches=[(4, 4)] if rows == 1 else [(20, 22)])
+        script.shaped("cpu-dense-active", rows)
+    results = evaluate(script.run(tmp_path), "run")
+    text = write_report([results], [], tmp_path / "out", vendors=()).markdown.read_text(encoding="utf-8")
+
+    assert "of the wider twin unknown (not measured), of the mixture at no static batch measured" in text
+
+
 def test_a_run_without_experts_has_no_section(tmp_path: Path) -> None:
     script = MoeScript()
     script.shaped("cpu-dense-active", 1)
@@ -280,7 +292,7 @@ def test_grain_and_sparsity_are_measured_at_several_batches_and_three_times_each
     for name in ("cpu-moe-32x2", "cpu-moe", "cpu-moe-32x8"):
         of_shape = [spec for spec in labelled(routing, "sparsity") if spec.model.source == f"shape:{name}"]
         assert {1, 4, 16} == batches(of_shape)
-    assert [3, 3] == [stop.min_repetitions for stop in stops]
+    assert all(stop.min_repetitions >= 3 for stop in stops)
 
 
 def test_a_batch_beyond_memory_is_a_row_of_its_own_and_hides_nothing(tmp_path: Path) -> None:

@@ -209,6 +209,15 @@ def test_the_report_tells_caches_and_slices_and_is_silent_without_them(tmp_path:
     assert "KV cache and attention" not in text and "A slice of a larger model" not in text
 
 
+def test_one_block_is_not_smaller_than_itself(tmp_path: Path) -> None:
+    """Seen: "The cache of gqa8 is 1.00 times smaller than that of gqa8."."""
+    script = Script(ceiling=ceilings(read_bytes_per_s=2e12))
+    for prompt in (102, 1102, 10102):
+        block(script, "gqa8", prompt, 0.001 + (prompt + 2) * 2e-6, 128 * GQA_BYTES)
+    text = report_of(script, tmp_path)
+    assert "times smaller" not in text and "The measured bytes are those of the formula." in text
+
+
 def test_captions_say_random_and_cut_only_where_cells_are(tmp_path: Path) -> None:
     """Seen in reports of trained weights at their full depth: "Random weights, few layers"."""
     random, trained = Script(), Script()

@@ -104,6 +104,17 @@ def test_a_framework_is_set_beside_the_fastest_on_its_platform(tmp_path: Path) -
     assert "no second framework" in reason_of(found["other"], "best_framework_ratio")
 
 
+def test_the_fastest_of_two_cells_of_one_framework_counts(tmp_path: Path) -> None:
+    """Torch eager after torch compiled, both labelled torch: the slower stood for both, and a share was 2.5."""
+    script = Script()
+    for name, mode, step_s in (("torch", "compiled", 0.02), ("torch", "eager", 0.05), ("jax", "jax", 0.1)):
+        cell_id = script.cell(mode=mode, labels={"framework": name, "platform": "cpu"})
+        for _ in range(3):
+            script.trial(cell_id, step_s=step_s)
+    shares = [value_of(cell, "best_framework_ratio") for cell in results_of(script, tmp_path)]
+    assert pytest.approx([1.0, 0.4, 0.2]) == shares
+
+
 def test_a_cell_without_a_framework_has_no_share(tmp_path: Path) -> None:
     assert "names no framework" in reason_of(linked(tmp_path, ()), "best_framework_ratio")
 

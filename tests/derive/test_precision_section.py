@@ -57,8 +57,27 @@ def test_the_section_tells_gain_residual_and_loss(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if "| int4" in line and "2.00x" in line)
     assert "| 2.00x | 3." in row  # int4 reads a bit less than a third of bfloat16's bytes
     loss = next(line for line in text.splitlines() if "| int4" in line and "loses" in line)
-    assert "0.500 (0.500 – 0.500), n 2" in loss and "| 1.649 |" in loss
+    assert "0.500 (0.500 – 0.500), n 2" in loss and "| 1.649 | loses foresight: perplexity 65 % higher |" in loss
     assert "Plumbing only" not in text
+
+
+@pytest.mark.parametrize(
+    ("nats", "reading"),
+    [
+        (-0.0005, "gains foresight: perplexity 0.050 % lower; told from 0, but not considerable (up to 0.02 nats)"),
+        (0.004, "loses foresight: perplexity 0.40 % higher; told from 0, but not considerable (up to 0.02 nats)"),
+        (0.06, "loses foresight: perplexity 6.2 % higher"),
+    ],
+)
+def test_a_difference_that_is_told_from_0_has_its_size_beside_it(tmp_path: Path, nats: float, reading: str) -> None:
+    """Seen: "gains foresight" stood beside half a thousandth of a nat, as if it were of any size."""
+    lab = Lab()
+    wide, narrow = lab.cell(labels=NATIVE), lab.cell("int8", labels=NATIVE)
+    for _ in range(2):
+        lab.read(wide, [3.0, 3.3], steps_s=[0.04] * 3)
+        lab.read(narrow, [3.0 + 3 * nats, 3.3 + 3 * nats], steps_s=[0.02] * 3)
+    text = report(results_of(lab, tmp_path / "run"), tmp_path / "report")
+    assert f"| {reading} |" in next(line for line in text.splitlines() if "| int8" in line and "foresight:" in line)
 
 
 def test_weights_that_were_quantised_before_are_plumbing(tmp_path: Path) -> None:

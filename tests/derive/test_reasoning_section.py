@@ -11,6 +11,7 @@ from quality_builders import Lab
 from report_builders import FIGURES, VENDORS, figure, rich_script
 from tokbench.arithmetic import kv_cache_bytes
 from tokbench.derive.evaluate import Missing, Results, evaluate
+from tokbench.derive.reasoning import thinking
 from tokbench.derive.reasoning.lengths import list_speeds, reading_tokens_per_s
 from tokbench.derive.reasoning.thinking import Thinking, find_thinking
 from tokbench.derive.report.write import Extras, write_report
@@ -108,6 +109,15 @@ def test_the_section_says_growth_and_lengths(tmp_path: Path) -> None:
     assert "an answer of 900 tokens takes 30 s at 30.0 tokens/s and 3 s at 300. Of 3 published speeds" in text
     assert "fast enough to read along | 30.0 | 3.33 s | 10.0 s | 33.3 s | 100 s | 333 s | 1,000 s" in text
     assert "Right answers over" not in text
+
+
+def test_a_budget_without_a_prediction_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said of every budget that the others were predicted from it."""
+    results = results_of(question(), tmp_path / "run")
+    assert "lacks a time" not in report(results, tmp_path / "whole")
+    monkeypatch.setattr(thinking, "_predicted_s", lambda cell, least: None)
+    text = report(results, tmp_path / "without")
+    assert "this budget or the least one lacks a time" in text and "the others are predicted from it" in text
 
 
 def test_the_section_speaks_chinese(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tokbench.derive.published import load_published
 from tokbench.derive.repetitions import UndefinedError
 from tokbench.derive.speculation.found import Crossing, find_speculation
 from tokbench.derive.speculation.implied import find_implied, load_speedups
+from tokbench.derive.speculation.listing import list_tables
 from tokbench.derive.speculation.loops import LEAST_DISTINCT, LoopCount, distinct_share, find_loops
 from tokbench.derive.speculation.rounds import acceptance_at_position
 from tokbench.derive.speculation.runs import find_run_lengths
@@ -147,11 +148,13 @@ def test_rounds_that_drafted_fewer_are_no_run_lengths(tmp_path: Path) -> None:
     assert ((1, 0, 0, 0, 1), 4 / 5, None) == (found.seen, found.alpha, found.p_value)
 
 
-def test_nothing_drafted_has_no_run_lengths(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drafted", [0, 3])
+def test_rounds_that_all_drafted_fewer_than_asked_have_no_run_lengths(tmp_path: Path, drafted: int) -> None:
+    """Four were asked for: three drafts, found every time, are no full round of a shorter kind."""
     script = DraftScript()
     cell_id = script.plan("prompt_lookup")
-    script.rounds(cell_id, (0,) * 11, drafted=[(0,) * 11])
-    with pytest.raises(UndefinedError, match="nothing was ever drafted"):
+    script.rounds(cell_id, (0,) * 11, drafted=[(drafted,) * 11])
+    with pytest.raises(UndefinedError, match="no round drafted as many tokens as asked"):
         find_run_lengths(script.run(tmp_path).cells[cell_id])
 
 
@@ -200,7 +203,7 @@ def test_a_loop_is_few_distinct_four_grams(tmp_path: Path) -> None:
     cell_id = script.plan("prompt_lookup")
     script.rounds(cell_id, ACCEPTED, output=[looping, plain])
     script.rounds(cell_id, ACCEPTED, output=[looping, plain[:4]])
-    assert LoopCount(1, 2) == find_loops(script.run(tmp_path).cells[cell_id])
+    assert LoopCount(1, 2, 2) == find_loops(script.run(tmp_path).cells[cell_id])
 
 
 def test_the_speed_up_crosses_one_between_two_batches(tmp_path: Path) -> None:
@@ -297,6 +300,15 @@ def test_the_summary_holds_what_has_an_index(tmp_path: Path) -> None:
     assert {"position": 1, "reached": 4, "accepted": 3} == tables[cell_id]["acceptance_at_position"][0]
     assert [1, 1, 1, 0, 1] == tables[cell_id]["run_lengths"]["seen"]
     assert "acceptance_at_position" not in tables[plain]
+
+
+def test_positions_are_listed_where_no_round_drafted_all_that_was_asked(tmp_path: Path) -> None:
+    script = DraftScript()
+    cell_id = script.plan("prompt_lookup")
+    script.rounds(cell_id, (2,) * 3 + (1,), drafted=[(2,) * 4])
+    tables = list_tables(script.run(tmp_path).cells[cell_id])
+    assert [4, 4] == [row["reached"] for row in tables["acceptance_at_position"]]  # type: ignore[attr-defined]
+    assert "run_lengths" not in tables
 
 
 def test_a_step_of_drafts_is_no_step_of_a_roofline(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from tokbench.derive.published import PublishedFigure, load_published
 from tokbench.derive.report.speculation_figures import _acceptance_lines
 from tokbench.derive.report.write import Extras, write_report
 from tokbench.derive.speculation.found import find_speculation
+from tokbench.derive.speculation.runs import RunLengths
 from tokbench.record.observations import ExperimentPoint
 from tokbench.record.run import Run
+from tokbench.record.spec import ModelSpec
 
 ACCEPTED = (4, 0, 2, 1)
 FAST = {"draft_s": 0.001, "verify_s": 0.010, "other_s": 0.0}
@@ -133,13 +135,18 @@ def test_a_negative_control_is_told_either_way(tmp_path: Path, times: dict[str, 
     [
         ({"note": GGUF}, "plumbing only", "Plumbing only: these weights come from a file of fewer bits"),
         ({"weights": "random"}, "costs only: random weights", "Random weights: acceptance has no meaning"),
+        (
+            {"method": "draft_model", "draft": ModelSpec(source="hf:any/draft", weights="random")},
+            "costs only: random weights",
+            "Random weights: acceptance has no meaning",
+        ),
         ({"method": "replay", "weights": "random"}, "costs only: acceptance is replayed", "Replayed: the drafts"),
         ({"accept": "top3"}, "a control: it accepts wrong tokens", "May be read as"),
     ],
-    ids=["four bits", "random", "replay", "lossy"],
+    ids=["four bits", "random", "random draft", "replay", "lossy"],
 )
 def test_rows_that_must_not_be_read_as_acceptance_say_so(
-    tmp_path: Path, drafted: dict[str, str], reading: str, warning: str
+    tmp_path: Path, drafted: dict[str, object], reading: str, warning: str
 ) -> None:
     script = DraftScript()
     both(script, **drafted)  # type: ignore[arg-type]
@@ -162,6 +169,7 @@ def test_a_toy_pair_counts_and_is_called_one(tmp_path: Path) -> None:
     both(script, note="toy, trained here: 400 steps on 100000 tokens")
     text = section(report(script.run(tmp_path), tmp_path, load_published()))
     assert "as measured, of a toy pair that was trained here" in text
+    assert "> A toy pair (toy, trained here: 400 steps on 100000 tokens): its acceptance is its own" in text
     assert "The highest acceptance measured here: α 0.700" in text and "not a model that anybody serves" in text
 
 
@@ -205,6 +213,56 @@ def test_a_line_of_the_acceptance_figure_holds_one_way_of_drafting(tmp_path: Pat
     lines = _acceptance_lines(found.cells)
     names = [f"drafts by early_exit (layers {layers}), gamma 4, edit" for layers in (10, 20)]
     assert {names[0]: [(60, 0), (0, 0), (0, 0), (0, 0)], names[1]: [(12, 12)] * 4} == lines
+
+
+def test_likeliest_and_drawn_tokens_are_no_one_line_of_the_acceptance_figure(tmp_path: Path) -> None:
+    script = DraftScript()
+    for temperature, accepted in ((0.0, 0), (0.8, 4)):
+        cell_id = script.plan("prompt_lookup", task="edit", output_tokens=61, temperature=temperature)
+        script.rounds(cell_id, (accepted,) * (60 // (accepted + 1)), prompts=["edit-1"])
+    lines = _acceptance_lines(find_speculation([evaluate(script.run(tmp_path), "run")], ()).cells)
+    greedy, drawn = (f"drafts by prompt_lookup, gamma 4{law}, edit" for law in ("", ", drawn at temperature 0.800"))
+    assert {greedy: [(60, 0), (0, 0), (0, 0), (0, 0)], drawn: [(12, 12)] * 4} == lines
+
+
+def test_prompts_that_come_to_one_output_are_not_called_many(tmp_path: Path) -> None:
+    """Two prompts, one output, and it repeats six tokens."""
+    script, looping = DraftScript(), [1, 2, 3, 4, 5, 6] * 8
+    cell_id = script.plan("prompt_lookup", static_batch=2)
+    script.rounds(cell_id, ACCEPTED, ACCEPTED, prompts=["a", "b"], output=[looping, looping])
+    text = section(report(script.run(tmp_path), tmp_path))
+    assert "2 prompts gave 1 different outputs, 1 of them in a loop: acceptance there is that of a phrase" in text
+    assert "takes the prompts for independent" in text and "1 of 1" in text
+
+
+def test_the_highest_acceptance_is_one_outside_of_loops(tmp_path: Path) -> None:
+    script = DraftScript()
+    looping, honest = script.plan("prompt_lookup"), script.plan("early_exit")
+    script.rounds(looping, (4, 4, 0), output=[[1, 2, 3] * 16])
+    script.rounds(honest, ACCEPTED, output=[list(range(48))])
+    text = section(report(script.run(tmp_path), tmp_path, load_published()), "### Published speed-ups")
+    assert "own weights: α 0.700" in text and "early_exit" in text
+
+
+def test_run_lengths_that_are_no_bursts_are_not_called_so(tmp_path: Path) -> None:
+    """The first draft of a round is accepted every other time, the next never; then each round all or none."""
+    for name, rounds, said in (
+        ("one", (1, 0) * 40, "behind an accepted draft the next is accepted less often"),
+        ("all", (4, 0) * 20, "acceptance comes in bursts"),
+    ):
+        script = DraftScript()
+        script.rounds(script.plan("prompt_lookup", output_tokens=1 + 40 * 3), rounds)
+        (tmp_path / name).mkdir()
+        text = section(report(script.run(tmp_path / name), tmp_path / name))
+        assert f"run lengths are not geometric: {said}" in text
+
+
+def test_the_closed_form_has_no_bias_with_one_draft(tmp_path: Path) -> None:
+    script = DraftScript()
+    cell_id = script.plan("prompt_lookup", 1, output_tokens=61)
+    script.rounds(cell_id, (1,) * 27 + (0,) * 6)
+    (found,) = find_speculation([evaluate(script.run(tmp_path), "run")], ()).cells
+    assert isinstance(found.lengths, RunLengths) and 0.0 == found.lengths.bias
 
 
 def test_every_other_place_names_the_drafts_of_a_cell(tmp_path: Path) -> None:

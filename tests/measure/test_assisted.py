@@ -20,6 +20,7 @@ from tokbench.measure.engines.fake import open_engine  # noqa: E402
 from tokbench.measure.engines.transformers import assisted  # noqa: E402
 from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: E402
 from tokbench.measure.experiments import load_plug  # noqa: E402
+from tokbench.measure.experiments.assisted import METHODS  # noqa: E402
 from tokbench.record.observations import ExperimentPoint  # noqa: E402
 from tokbench.record.spec import ExperimentSpec, ModelSpec, SpeculationSpec  # noqa: E402
 
@@ -74,7 +75,7 @@ def points(engine: Any, wanted: CellWork) -> list[ExperimentPoint]:
 
 
 @pytest.mark.parametrize("gamma", [1, 3])
-@pytest.mark.parametrize("method", assisted.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_both_make_the_same_tokens(engine: TransformersEngine, draft: DraftModel, method: str, gamma: int) -> None:
     found = points(engine, works(draft, gamma)[method])
     assert [("tokbench", 0), ("transformers", 0), ("tokbench", 1), ("transformers", 1)] == [

@@ -17,6 +17,7 @@ from tokbench.measure.crew import Crew, GroupLostError
 from tokbench.measure.messages import Command, Done, Failed, OpenGroup, Reply
 from tokbench.measure.plan import GroupPlan, Plan
 from tokbench.measure.progress import Silent
+from tokbench.record.observations import FailureCause
 from tokbench.record.store import RunWriter
 
 LIMIT_S = 100.0
@@ -26,6 +27,10 @@ class Tired(ScriptedWorker):
     """Has used so many CPU seconds."""
 
     used_s: float | None = 0.0
+    has_died = False
+
+    def is_alive(self) -> bool:
+        return not self.has_died
 
     def cpu_s(self) -> float | None:
         return self.used_s
@@ -69,6 +74,19 @@ def test_a_worker_is_opened_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert [("open", LIMIT_S)] == made.workers[0].limits_s
     made.crew.close()
     assert all(worker.is_closed for worker in made.workers)
+
+
+def test_a_worker_that_died_while_it_was_idle_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another group took may have killed it: its next cell was failed for it."""
+    made, plan = hall(tmp_path, monkeypatch)
+    first, second = (made.crew.worker(group, LIMIT_S) for group in plan.groups)
+    made.workers[0].has_died = True
+    assert second is made.crew.worker(plan.groups[1], LIMIT_S)
+    assert made.workers[0].is_closed is False
+    again = made.crew.worker(plan.groups[0], LIMIT_S)
+    assert again is made.workers[2] and again is not first
+    assert made.workers[0].is_closed
+    assert again is made.crew.worker(plan.groups[0], LIMIT_S)
 
 
 def test_groups_that_do_not_fit_together_are_not_held_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,3 +301,65 @@ def test_an_interruption_while_two_load_leaves_no_worker_behind(
         made.crew.worker(groups[0], LIMIT_S)
     assert [True, True] == [worker.is_closed for worker in made.workers]
     assert not made.crew.has_workers()
+
+
+@pytest.mark.parametrize("cause", ["oom", "killed", "timeout"])
+def test_a_group_that_two_loads_crowded_out_is_loaded_once_more_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: FailureCause
+) -> None:
+    """Two loads at a time hold what neither needs later: the first one was lost to the whole run for it."""
+    answers: list[Done | Failed] = [Failed(cause=cause, text="no room for two")]
+
+    def crowded(command: Command) -> Done | Failed:
+        is_first = isinstance(command, OpenGroup) and command.group == groups[0].group
+        return answers.pop() if is_first and answers else Done()
+
+    made, groups = loading_hall(tmp_path, monkeypatch, crowded)
+    found = made.crew.worker(groups[0], LIMIT_S)
+    assert made.workers[-1] is found
+    assert [True, True, False] == [worker.is_closed for worker in made.workers]
+    assert 15.0 == made.crew.open_s[groups[0].group]
+    for group in groups[1:]:
+        made.crew.worker(group, LIMIT_S)
+    assert [group.group for group in (groups[0], groups[1], groups[2])] == opened(made)[-3:]
+
+
+def test_a_group_that_fails_alone_too_is_lost_and_others_go_on_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(command: Command) -> Done | Failed:
+        is_first = isinstance(command, OpenGroup) and command.group == groups[0].group
+        return Failed(cause="oom", text="too large") if is_first else Done()
+
+    made, groups = loading_hall(tmp_path, monkeypatch, too_large)
+    with pytest.raises(GroupLostError, match="too large") as lost:
+        made.crew.worker(groups[0], LIMIT_S)
+    assert made.workers[-1].worker_id == lost.value.worker_id
+    assert not made.crew.has_workers()
+    made.crew.worker(groups[1], LIMIT_S)
+    assert {groups[1].group, groups[2].group} == set(opened(made)[-2:])
+
+
+def test_a_group_that_had_its_turn_is_not_loaded_again_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group whose cells had all run out of memory was loaded once more beside each group to come."""
+    made, groups = loading_hall(tmp_path, monkeypatch)
+    made.crew.worker(groups[0], LIMIT_S)
+    made.crew.worker(groups[1], LIMIT_S)
+    for group in groups[:2]:
+        made.crew.drop(group)
+    made.crew.worker(groups[2], LIMIT_S)
+    assert 1 == opened(made).count(groups[0].group)
+    assert 1 == opened(made).count(groups[1].group)
+
+
+def test_the_time_of_a_load_whose_companion_failed_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = Failed(cause="engine", text="no such kernel")
+
+    def fault(command: Command) -> Done | Failed:
+        return refusal if isinstance(command, OpenGroup) and command.group == groups[1].group else Done()
+
+    made, groups = loading_hall(tmp_path, monkeypatch, fault)
+    made.crew.worker(groups[0], LIMIT_S)
+    assert {groups[0].group: 10.0} == made.crew.open_s

@@ -12,7 +12,7 @@ from tokbench.record.spec import CellSpec
 SHAPE = shape_from_config(find_model("tiny-llama").config, "tiny-llama")
 
 
-def cell(speculation: Any, temperature: float = 0.0, rows: int = 2) -> CellSpec:
+def cell(speculation: Any, temperature: float = 0.0, rows: int = 2, experiment: Any = "none") -> CellSpec:
     return CellSpec.model_validate(
         {
             "model": {"source": "shape:tiny-llama", "weights": "random", "dtype": "float32"},
@@ -20,6 +20,7 @@ def cell(speculation: Any, temperature: float = 0.0, rows: int = 2) -> CellSpec:
             "workload": {"prompt_tokens": 12, "output_tokens": 20, "temperature": temperature},
             "load": {"kind": "static_batch", "static_batch": rows},
             "speculation": speculation,
+            "experiment": experiment,
         }
     )
 
@@ -42,3 +43,11 @@ def test_methods_without_weights_count_their_distributions_alone() -> None:
     assert 0 == draft_memory_bytes(cell(asked), SHAPE, None, "cpu")
     assert 4 * 2 * 11 * 512 == draft_memory_bytes(cell(asked, temperature=0.7), SHAPE, None, "cpu")
     assert 0 == draft_memory_bytes(cell("none", temperature=0.7), SHAPE, None, "cpu")
+
+
+def test_plain_steps_beside_the_rounds_have_a_cache_of_their_own() -> None:
+    """Without it a cell that holds its rounds alone runs out of memory once their parts are timed."""
+    asked = {"method": "prompt_lookup", "gamma": 3}
+    found = draft_memory_bytes(cell(asked, experiment={"kind": "round_parts"}), SHAPE, None, "cpu")
+    assert round(2 * kv_cache_bytes(SHAPE, 32, "float32")) == found
+    assert 0 == draft_memory_bytes(cell(asked, experiment={"kind": "lossless"}), SHAPE, None, "cpu")

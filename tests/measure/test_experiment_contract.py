@@ -7,7 +7,6 @@ file of its own.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -18,11 +17,10 @@ from tokbench.measure.engines.fake import FakeStepEngine, open_engine
 from tokbench.record.observations import ExperimentPoint
 from tokbench.record.spec import (
     CellSpec,
-    EngineSpec,
     ExperimentSpec,
     ModelSpec,
     Option,
-    StaticBatchLoad,
+    SpeculationSpec,
     WorkloadSpec,
 )
 
@@ -94,31 +92,91 @@ def test_an_unknown_option_is_refused(kind: str) -> None:
         points(kind, no_such_option=1)
 
 
-@pytest.mark.parametrize("kind", ["answers", "nll"])
-def test_what_reads_options_by_itself_refuses_them_before_a_device_is_touched(kind: str) -> None:
-    plug = experiments.load_plug(kind)
-    assert isinstance(plug, experiments.CheckedPlug)
-    task: dict[str, Option] = {"task": "clock"} if kind == "answers" else {}
-    experiments.check_experiment(cell(kind, task))
-    with pytest.raises(PlugError, match="no_such_option"):
-        experiments.check_experiment(cell(kind, {**task, "no_such_option": 1}))
-    with pytest.raises(PlugError, match="random weights have none"):
-        experiments.check_experiment(cell(kind, task, weights="random"))
+DRAFTS = SpeculationSpec(method="prompt_lookup", gamma=2)
+RANDOM = ModelSpec(source="shape:tiny-llama", weights="random", dtype="float32")
+CELLS: dict[str, dict[str, object]] = {
+    "answers": {"options": {"task": "clock"}},
+    "assisted": {"speculation": DRAFTS},
+    "link": {"engine_options": {"cut": "tensor"}},
+    "lossless": {"speculation": DRAFTS},
+    "round_parts": {"speculation": DRAFTS, "options": {"passes": 2}},
+    "verify_cost": {"options": {"m": "1,2"}},
+}
+"""What a cell must have for its experiment to be run."""
 
 
-def cell(kind: str, options: dict[str, Option], weights: Literal["pretrained", "random"] = "pretrained") -> CellSpec:
+def cell(kind: str, **changes: object) -> CellSpec:
     """A cell that a plan would ask about."""
-    return CellSpec(
-        model=ModelSpec(source="shape:tiny-llama", weights=weights),
-        engine=EngineSpec(kind="transformers", mode="eager"),
-        workload=WorkloadSpec(prompt_tokens=8, output_tokens=4),
-        load=StaticBatchLoad(static_batch=1),
-        experiment=ExperimentSpec(kind=kind, options=options),
+    wanted = {**CELLS.get(kind, {}), **changes}
+    return CellSpec.model_validate(
+        {
+            "model": {"source": "shape:tiny-llama", "weights": wanted.get("weights", "pretrained")},
+            "engine": {"kind": "transformers", "mode": "eager", "options": wanted.get("engine_options", {})},
+            "workload": {"prompt_tokens": 8, "output_tokens": 4, "temperature": wanted.get("temperature", 0.0)},
+            "load": wanted.get("load", {"static_batch": 1}),
+            "speculation": wanted.get("speculation", "none"),
+            "experiment": {"kind": kind, "options": wanted.get("options", {})},
+        }
     )
 
 
+@pytest.mark.parametrize("kind", experiments.names())
+def test_every_plug_refuses_unknown_options_before_a_device_is_touched(kind: str) -> None:
+    assert isinstance(experiments.load_plug(kind), experiments.CheckedPlug)
+    experiments.check_experiment(cell(kind))
+    with pytest.raises(PlugError, match="no_such_option") as refused:
+        experiments.check_experiment(cell(kind, options={"no_such_option": 1}))
+    assert refused.value.fix
+
+
+@pytest.mark.parametrize("kind", experiments.names())
+def test_beside_requests_no_experiment_is_run_and_none_is_left_out_without_a_word(kind: str) -> None:
+    """Seen: a cell of requests ran to its end, and of its experiment nothing was told."""
+    with pytest.raises(PlugError, match="in a cell with a static batch") as refused:
+        experiments.check_experiment(cell(kind, load={"kind": "closed", "concurrency": 1, "requests": 2}))
+    assert "static_batch" in str(refused.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("answers", {"weights": "random"}, "random weights have none"),
+        ("nll", {"weights": "random"}, "random weights have none"),
+        ("fake", {"options": {"steps": "many"}}, "steps: 'many' is no whole number"),
+        ("verify_cost", {"options": {"m": "1,8"}}, "8 tokens leave nothing of the prompt"),
+        ("verify_cost", {"options": {"m": "2,4"}}, "set against that of 1 token"),
+        ("link", {"engine_options": {}}, "two processes hold"),
+        ("link", {"options": {"gb_per_s": 0}}, "gb_per_s: 0 is no number above 0"),
+        ("link", {"options": {"steps": 0.5}}, "steps: 0.5 is no whole number"),
+        ("lossless", {"speculation": "none"}, "the cell has none"),
+        ("lossless", {"speculation": SpeculationSpec(method="replay")}, "not the model's"),
+        ("lossless", {"options": {"prefixes": 2}}, "1 prompts at a time, not 2"),
+        ("lossless", {"options": {"control_rows": 1}}, "no larger than the cell's own static batch"),
+        ("assisted", {"speculation": "none"}, "needs a way of drafting"),
+        ("assisted", {"speculation": SpeculationSpec(method="mtp")}, "nothing like 'mtp'"),
+        ("assisted", {"temperature": 0.5}, "likeliest tokens"),
+        ("assisted", {"speculation": SpeculationSpec(method="draft_model", draft=RANDOM)}, "random weights"),
+        ("round_parts", {"speculation": "none"}, "a cell that drafts"),
+        ("round_parts", {"options": {"passes": 3}}, "3 plain steps do not fit"),
+    ],
+)
+def test_what_a_plug_cannot_do_is_refused_before_a_device_is_touched(
+    kind: str, changes: dict[str, object], message: str
+) -> None:
+    """Each of them was refused at the first repetition, after weights were loaded and code was compiled."""
+    with pytest.raises(PlugError, match=message) as refused:
+        experiments.check_experiment(cell(kind, **changes))
+    assert refused.value.fix
+
+
+def test_a_prompt_of_unknown_length_is_left_to_the_run() -> None:
+    workload = WorkloadSpec(kind="fixed", text="Count to ten.", output_tokens=4)
+    asked = cell("verify_cost", options={"m": "1,64"}).model_copy(update={"workload": workload})
+    experiments.check_experiment(asked)
+
+
 def test_a_cell_without_an_experiment_has_nothing_to_refuse() -> None:
-    experiments.check_experiment(cell("no such kind", {}).model_copy(update={"experiment": "none"}))
+    experiments.check_experiment(cell("no such kind").model_copy(update={"experiment": "none"}))
 
 
 def test_an_unknown_experiment_is_refused_with_the_nearest() -> None:

@@ -60,6 +60,30 @@ def test_the_models_own_depth_is_left_alone(tmp_path: Path) -> None:
     assert find_model("tiny-llama").config == group.model.config
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_experts_per_tok": 9}, "9 experts per token, but there are only 8 experts"),
+        ({"num_key_value_heads": 3}, "query heads do not divide over 3 kv heads"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused_before_anything_is_loaded(
+    tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    """Seen: they were planned as a model that nobody can count, and failed in the worker in words of PyTorch."""
+
+    def contradicting(spec: ModelSpec) -> ResolvedModel:
+        found = resolve(spec)
+        return dataclasses.replace(found, config={**found.config, **changes})
+
+    path = tmp_path / "asked.yaml"
+    text = CONFIG.format(batch="1", mode="eager", dtype="float32").replace("tiny-llama", "tiny-qwen3-moe")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=message) as refused:
+        bind(read_config(path), place(1 << 34), contradicting)
+    assert refused.value.fix
+
+
 def test_a_model_that_does_not_say_its_depth_is_refused() -> None:
     model = dataclasses.replace(resolve(ModelSpec(source="shape:tiny-llama", weights="random")), config={})
     assert model == at_depth(model, None)

@@ -105,3 +105,27 @@ def test_experts_that_move_away_leave_no_pages_behind(
     monkeypatch.setattr(streamed, "allocate_in_large_pages", asked.append)
     TransformersEngine(request("tiny-qwen3-moe", "eager", options={"resident_experts": share})).close()
     assert is_in_place == bool(asked)
+
+
+TIED: dict[str, object] = {"tie_word_embeddings": True, "vocab_size": 16384}
+"""Large enough for large pages: a tied matrix must have one place there."""
+
+
+def test_a_tied_head_is_the_embedding_and_every_weight_is_drawn() -> None:
+    model = loading.load_model(request(overrides=TIED))
+    embedding = model.get_input_embeddings().weight
+    assert model.get_output_embeddings().weight is embedding
+    weights = dict(model.named_parameters())
+    assert {embedding.untyped_storage().data_ptr()} == {w.untyped_storage().data_ptr() for w in weights.values()}
+    for name, weight in weights.items():
+        spread = 0.0 if "norm" in name else loading.RANDOM_SCALE
+        assert pytest.approx(spread, rel=0.1) == weight.double().std().item(), name
+
+
+def test_quantised_weights_are_rounded_from_the_same_numbers() -> None:
+    """What is set beside each other must differ in its rounding alone."""
+    pytest.importorskip("torchao")
+    wide, narrow = (loading.load_model(request(dtype=dtype, overrides=TIED)) for dtype in ("float32", "int8"))
+    assert torch.equal(wide.get_input_embeddings().weight, narrow.get_input_embeddings().weight)
+    ours, theirs = (model.model.layers[-1].mlp.down_proj.weight for model in (wide, narrow))
+    assert theirs.dequantize().sub(ours).abs().max() < 4 * loading.RANDOM_SCALE / 100

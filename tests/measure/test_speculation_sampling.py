@@ -36,8 +36,11 @@ def chi_square(counts: torch.Tensor, shares: torch.Tensor) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-def first_tokens(rule: Rule, *, is_point_mass: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The first and second token that one round gives each of many rows, and the target's distribution of both."""
+def three_tokens(rule: Rule, *, is_point_mass: bool) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """The tokens that one round of two drafts gives each of many rows, place by place, and the target's shares there.
+
+    The third stands behind two accepted drafts, and is the target's own.
+    """
     logits = torch.randn((3, VOCABULARY), generator=torch.Generator().manual_seed(2)).expand(DRAWS, -1, -1)
     noise = Noise(torch.device("cpu"), 7, 0.8)
     shares = torch.softmax(torch.randn((2, VOCABULARY), generator=torch.Generator().manual_seed(4)), -1)
@@ -53,18 +56,20 @@ def first_tokens(rule: Rule, *, is_point_mass: bool) -> tuple[torch.Tensor, torc
     tokens = torch.cat([drafts, found.following], 1)
     first = torch.where(found.count > 0, tokens[:, :1], found.following)[:, 0]
     second = torch.where(found.count > 1, tokens[:, 1:2], found.following)[found.count[:, 0] > 0][:, 0]
-    return first, second, distribution(logits[0], draws.sampling.temperature if draws.sampling else torch.ones(1))
+    third = found.following[found.count[:, 0] == 2][:, 0]
+    shares = distribution(logits[0], draws.sampling.temperature if draws.sampling else torch.ones(1))
+    return (first, second, third), shares
 
 
 @pytest.mark.parametrize("is_point_mass", [False, True])
 def test_rejection_sampling_keeps_the_distribution(is_point_mass: bool) -> None:
-    first, second, shares = first_tokens(take_by_chance, is_point_mass=is_point_mass)
-    assert chi_square(first.bincount(minlength=VOCABULARY), shares[0]) < LIMIT
-    assert chi_square(second.bincount(minlength=VOCABULARY), shares[1]) < LIMIT
+    tokens, shares = three_tokens(take_by_chance, is_point_mass=is_point_mass)
+    for place, drawn in enumerate(tokens):
+        assert chi_square(drawn.bincount(minlength=VOCABULARY), shares[place]) < LIMIT
 
 
 def test_the_rule_that_is_lossy_on_purpose_is_found_out() -> None:
-    first, _, shares = first_tokens(take_likely, is_point_mass=False)
+    (first, _, _), shares = three_tokens(take_likely, is_point_mass=False)
     assert chi_square(first.bincount(minlength=VOCABULARY), shares[0]) > 10 * LIMIT
 
 

@@ -10,7 +10,7 @@ from tokbench.derive.codes import DISTURBING, Code
 from tokbench.derive.disturbances import find_disturbances
 from tokbench.derive.energy.rows import CellEnergy
 from tokbench.derive.metrics import CellContext, Metric, UndefinedError, catalog
-from tokbench.derive.repetitions import ByPrompt, ByWorker, by_process
+from tokbench.derive.repetitions import ByPrompt, ByWorker, CountedByPrompt, by_process
 from tokbench.derive.stopping import STEERED_BY, Stopped, find_stop
 from tokbench.derive.validity import Validity, judge_cell
 from tokbench.derive.words import t
@@ -18,7 +18,7 @@ from tokbench.record.depth import name_with_layers
 from tokbench.record.facts import Conditions, Weights
 from tokbench.record.run import CellRecord, Run
 from tokbench.record.spec import CellSpec, ModelSpec
-from tokbench.stats import Estimate, estimate_blocks, estimate_plain, exact
+from tokbench.stats import Estimate, estimate_blocks, estimate_count, estimate_plain, exact
 from tokbench.units import Unit
 
 Status = Literal["ok", "failed", "oom", "timeout", "skipped", "planned"]
@@ -132,6 +132,8 @@ def _estimate(
     """The estimate of one metric; the reason why a cell has no repetition tells more than the metric's own."""
     if isinstance(found, Missing):
         return Missing(status_reason or found.reason)
+    if isinstance(found, CountedByPrompt):
+        return estimate_count(found.count(1.0), len(found), catalog()[name].unit.symbol)
     if isinstance(found, ByPrompt):
         return estimate_plain(found, catalog()[name].unit.symbol, found.limits)
     return summarise(catalog()[name], blocks[name])

@@ -45,6 +45,10 @@ class SharesByPrompt(ByPrompt):
     limits = (0.0, 1.0)
 
 
+class CountedByPrompt(SharesByPrompt):
+    """Such shares of which each is 1 or 0: whether a prompt has something."""
+
+
 def finished_trials(cell: CellRecord) -> list[Trial]:
     """Trials that came to their end.
 

@@ -13,10 +13,12 @@ from tokbench.measure.messages import Command, Done, Failed, MeasureCeilings, Op
 from tokbench.measure.plan import GroupPlan, Plan
 from tokbench.measure.progress import Progress
 from tokbench.measure.worker_process import Worker
-from tokbench.record.observations import CellPrepared, Event, FactsRead
+from tokbench.record.observations import CellPrepared, Event, FactsRead, FailureCause
 from tokbench.record.store import RunWriter
 
 CEILING_BUDGET_S = 6.0
+CROWDED: tuple[FailureCause, ...] = ("oom", "killed", "timeout")
+"""What can end a load for no other reason than that another one went on beside it."""
 
 OpenWorker = Callable[[GroupPlan], Worker]
 
@@ -45,9 +47,11 @@ class Crew:
         self.cold_s = 0.0
         """Seconds spent on loading weights and compiling so far."""
         self._expected: tuple[GroupPlan, ...] = ()
-        """Groups that will have their turns, in that order."""
+        """Groups whose first turn is still to come, in that order."""
+        self._loads_apart = False
+        """Whether two loads at a time were once too much for this machine."""
         self.open_s: dict[str, float] = {}
-        """Seconds that loading took the last time, by group; of two side by side half of it each."""
+        """Seconds that loading took the last time, by group; of two that got ready side by side half of it each."""
         self._last_cpu_s: dict[str, float] = {}
         """By worker, closed ones included: the sum never falls when one is replaced."""
 
@@ -67,8 +71,13 @@ class Crew:
         Raises:
             GroupLostError: it cannot be opened. PlugError: the same, and the run has no other group.
         """
-        if group.group in self._workers:
-            return self._workers[group.group]
+        self._leave_out(group)
+        known = self._workers.get(group.group)
+        if known is not None and known.is_alive():
+            return known
+        if known is not None:
+            self._progress.note(f"{_describe(group)}: its worker died while it had nothing to do, another is opened")
+            self.drop(group)
         if not self._plan.is_interleaved:
             self.close()
         self._progress.open_group(_describe(group))
@@ -77,6 +86,7 @@ class Crew:
             self.drop(group)
             worker = self._start(group)
         answer = self._load(group, limit_s)
+        worker = self._workers[group.group]
         if isinstance(answer, Failed):
             self.drop(group)
             if answer.is_refusal and len(self._plan.groups) == 1 and not self._opened:
@@ -89,6 +99,10 @@ class Crew:
         """Know which groups will be asked for: while one loads, the next may load beside it."""
         self._expected = tuple(groups)
 
+    def _leave_out(self, group: GroupPlan) -> None:
+        """Never load a group ahead of a turn that it has had: it may have none to come."""
+        self._expected = tuple(each for each in self._expected if each.group != group.group)
+
     def _next_beside(self, group: GroupPlan) -> GroupPlan | None:
         """The group to load beside this one: imports keep one core busy, and nothing is measured meanwhile.
 
@@ -96,7 +110,8 @@ class Crew:
         worker has ceilings to measure first, and the scripted engine, which loads nothing.
         """
         plan = self._plan
-        if not plan.is_interleaved or plan.device.kind != "cpu" or plan.host.usable_cores < 2:
+        is_alone = not plan.is_interleaved or plan.device.kind != "cpu" or plan.host.usable_cores < 2
+        if is_alone or self._loads_apart:
             return None
         others = (each for each in self._expected if each.group not in {group.group, *self._workers})
         able = (each for each in others if each.spec.model.dtype in self.measured_ceilings)
@@ -105,21 +120,33 @@ class Crew:
     def _load(self, group: GroupPlan, limit_s: float) -> Done | Failed:
         """Have a group load, and the next one beside it; the first one's answer.
 
-        The second is ahead of its turn: where it fails, its turn will open it again and say why.
+        The second is ahead of its turn: where it fails, its turn will open it again and say why. Where the first may
+        have failed for want of what the second took, it loads once more alone.
         """
         begun = time.monotonic()
         beside = self._start_beside(group)
-        together = [group] if beside is None else [group, beside]
-        answer, *ahead = self._ask_to_open(together, limit_s)
+        answer = self._ask_to_open([group], limit_s)[0] if beside is None else self._load_two(group, beside, limit_s)
         took_s = time.monotonic() - begun
         self.cold_s += took_s
-        self.open_s |= {each.group: took_s / len(together) for each in together}
-        if beside is not None:
-            self._expected = tuple(each for each in self._expected if each.group != beside.group)  # ahead once
-            if isinstance(ahead[0], Failed):
-                self.drop(beside)
-            else:
-                self._opened.add(beside.group)
+        ready = [each for each in (group, beside) if each is not None and each.group in self._workers]
+        self.open_s |= {each.group: took_s / len(ready) for each in ready}
+        return answer
+
+    def _load_two(self, group: GroupPlan, beside: GroupPlan, limit_s: float) -> Done | Failed:
+        """The first one's answer; the second is dropped where it is not ready."""
+        self._leave_out(beside)
+        answer, ahead = self._ask_to_open([group, beside], limit_s)
+        if isinstance(answer, Failed) and answer.cause in CROWDED:
+            self._progress.note(f"{answer.cause} while two groups loaded side by side: once more alone")
+            self.drop(group)
+            self.drop(beside)
+            self._start(group)
+            answer = self._ask_to_open([group], limit_s)[0]
+            self._loads_apart = isinstance(answer, Done)
+        elif isinstance(ahead, Failed):
+            self.drop(beside)
+        else:
+            self._opened.add(beside.group)
         return answer
 
     def _start_beside(self, group: GroupPlan) -> GroupPlan | None:

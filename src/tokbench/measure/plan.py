@@ -27,7 +27,7 @@ from tokbench.measure.latent import check_latent
 from tokbench.measure.models import ResolvedModel, at_depth
 from tokbench.measure.parallel import check_engine, check_even, largest_static_batch, memory_per_device_bytes
 from tokbench.measure.quantising import check_quantising
-from tokbench.record.catalog import find_device, shape_from_config
+from tokbench.record.catalog import CONTRADICTION, find_device, shape_from_config
 from tokbench.record.facts import DeviceFacts, HostFacts
 from tokbench.record.observations import FactsRead
 from tokbench.record.spec import CellSpec, ModelSpec
@@ -201,20 +201,23 @@ class _Binder:
     def _model(self, spec: CellSpec) -> ResolvedModel | None:
         if spec.engine.kind == "fake":
             return None
-        key = spec.model.model_dump_json()
-        if key not in self._models:
+        if spec.model.model_dump_json() not in self._models:
             check_plug(spec.engine)
-            self._models[key] = at_depth(self._resolve(spec.model), spec.model.layers)
-        return self._models[key]
+        return self._resolved(spec.model)
 
     def _draft(self, spec: CellSpec) -> ResolvedModel | None:
         """The model that a cell drafts with, brought to this disk."""
         if spec.speculation == "none" or spec.speculation.draft is None:
             return None
-        wanted = spec.speculation.draft
+        return self._resolved(spec.speculation.draft)
+
+    def _resolved(self, wanted: ModelSpec) -> ResolvedModel:
+        """A model, brought to this disk; its sizes are looked at before its depth is changed, which may cut a part."""
         key = wanted.model_dump_json()
         if key not in self._models:
-            self._models[key] = at_depth(self._resolve(wanted), wanted.layers)
+            found = self._resolve(wanted)
+            _refuse_contradiction(found)
+            self._models[key] = at_depth(found, wanted.layers)
         return self._models[key]
 
     def _shape(self, spec: CellSpec) -> ModelShape | None:
@@ -323,6 +326,15 @@ def _is_same_but_for_batch(cell: CellSpec, spec: CellSpec) -> bool:
     """Whether two cells differ in their static batch and in what the place adds, and in nothing else."""
     neutral = {"load": spec.load, "device": spec.device, "hardware": spec.hardware, "labels": spec.labels}
     return cell.load.kind == spec.load.kind == "static_batch" and cell.model_copy(update=neutral) == spec
+
+
+def _refuse_contradiction(model: ResolvedModel) -> None:
+    """Raise SpecError for sizes that contradict each other; a model that the closed forms do not count can be run."""
+    try:
+        shape_from_config(model.config, model.name)
+    except SpecError as error:
+        if error.key == CONTRADICTION:
+            raise
 
 
 def _refuse_if_nothing_fits(groups: Sequence[GroupPlan], usable: int | None) -> None:

@@ -160,6 +160,7 @@ class _Family:
     experts_per_token: int | None = None  # None: not a mixture of experts
 
 
+CONTRADICTION = "config"  # the key of an error about sizes that contradict each other
 # Source: the config and modeling classes of transformers 5.23.0.
 FAMILIES = {
     "llama": _Family(attention_bias=False),
@@ -215,7 +216,7 @@ def shape_from_config(config: Mapping[str, object], name: str) -> ModelShape:
             mla=mla,
         )
     except ValueError as error:
-        raise SpecError(f"{name}: {error}", key="config") from error
+        raise SpecError(f"{name}: {error}", key=CONTRADICTION, fix="sizes that go together in its config") from error
 
 
 class _Keys:

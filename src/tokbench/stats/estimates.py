@@ -108,6 +108,24 @@ def estimate_plain(
     return Estimate(value, max(low, limits[0]), min(high, limits[1]), len(values), unit, "mean", basis="repetitions")
 
 
+def estimate_count(hits: int, count: int, unit: str, confidence: float = 0.95) -> Estimate:
+    """Estimate of a chance from how many of `count` independent cases had it: Clopper and Pearson's interval.
+
+    All of them, or none, do not make it certain. Source: Clopper and Pearson 1934, Biometrika 26 (4).
+
+    Raises:
+        ValueError: no case, or more hits than cases.
+    """
+    from scipy.special import betaincinv  # scipy costs 0.2 s: not for --help
+
+    if not 0 <= hits <= count or not count:
+        raise ValueError(f"{hits} of {count} is no share")
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return Estimate(hits / count, low, high, count, unit, "mean", basis="repetitions")
+
+
 def estimate_blocks(blocks: Sequence[Sequence[float]], unit: str, confidence: float = 0.95) -> Estimate:
     """Estimate from the repetitions of each worker process: t interval over the processes' log means.
 

@@ -15,6 +15,7 @@ from tokbench.derive.claims.from_rows import unit_or_fault
 from tokbench.derive.claims.input_rows import Input, MeasuredInput
 from tokbench.derive.claims.names import measured_metric, measured_unit
 from tokbench.derive.claims.rows import ClaimRow
+from tokbench.derive.claims.rules import Rules
 from tokbench.derive.claims.selecting import read_selection
 from tokbench.derive.claims.values import RuleError
 from tokbench.derive.evaluate import CellResult, Results
@@ -43,7 +44,7 @@ class Follow(NamedTuple):
     is_one: bool = False
     """Whether its cells are to be of one device."""
     device: str | None = None
-    """Which; None for the one that made the most points."""
+    """Which, and no other, whatever it lacks; None for the one that made the most points."""
 
 
 def meant_by(asked: MeasuredInput, evidence: Evidence) -> Meant:
@@ -85,47 +86,71 @@ def scale_of(result: Results, cell: CellResult) -> Scale:
 
 
 def follows(claim: ClaimRow, evidence: Evidence, device: str | None) -> dict[str, Follow]:
-    """How each measured input of a claim chooses: along a sweep one device always; else where the input, or another of
-    the claim that means the same cells, is a time, bytes or joules."""
-    measured = [(name, row) for name, row in claim.inputs.items() if row.measured is not None]
-    bound = {_cells_key(row.measured) for _, row in measured if row.measured and _has_unit(row, evidence)}
-    return {
-        name: Follow(row.measured.by in SWEEPS or _cells_key(row.measured) in bound, device)
-        for name, row in measured
-        if row.measured is not None
-    }
+    """How the inputs that are to be of one device choose: all of one part the same, where several made its series."""
+    ones = _of_one(claim, evidence)
+    if device is None:
+        return {name: Follow(is_one=True) for name in ones}
+    rivalled = {name for names, devices in _by_part(claim, evidence) if len(devices) > 1 for name in names}
+    own = {name for name, asked in ones.items() if device in _series_devices(asked, meant_by(asked, evidence))}
+    return {name: Follow(is_one=True, device=device if name in rivalled | own else None) for name in ones}
 
 
 def rivals(claim: ClaimRow, evidence: Evidence) -> tuple[str, ...]:
-    """The devices of which each made some series of a claim, where there are several; else none.
+    """The devices of which each made some series of a part, where there are several; else none.
 
     Raises:
         RuleError: a selection that makes no sense.
     """
-    found: dict[str, None] = {}
-    for name, follow in follows(claim, evidence, None).items():
-        asked = claim.inputs[name].measured
-        if asked is not None and follow.is_one:
-            devices = _series_devices(asked, meant_by(asked, evidence))
-            found.update(dict.fromkeys(devices if len(devices) > 1 else ()))
-    return tuple(found)
+    parts = _by_part(claim, evidence)
+    return tuple(dict.fromkeys(device for _, devices in parts if len(devices) > 1 for device in devices))
 
 
 def of_one_device(asked: MeasuredInput, meant: Meant, follow: Follow) -> tuple[Meant, list[str]]:
     """The cells of the device that is followed, and the others with the reason; all of them where none is."""
     devices = _series_devices(asked, meant) if follow.is_one else ()
+    if follow.is_one and follow.device is not None and asked.by not in _WHOLE:
+        is_made = asked.by is None or follow.device in _by_points(asked.by, meant)
+        return _split(meant, follow.device, _say_one(follow.device), is_kept=is_made)
     if not devices:
         return meant, []
+    chosen = devices[0]
     if len(devices) > 1:
-        chosen = devices[0] if follow.device is None else follow.device
-        reason = t("a series is of one device, here {device}: each of several is judged by itself", device=chosen)
-    else:
-        (chosen,) = devices
-        is_larger = any(scale_of(*pair) == "at-scale" for pair in meant)
-        larger = t("a sweep is of one device, and {device} ran the larger model", device=chosen)
-        reason = larger if is_larger else t("a series is of one device, and {device} alone made it", device=chosen)
-    others = [f"{result.name} {cell.cell_id}: {reason}" for result, cell in meant if cell.conditions.hardware != chosen]
-    return [pair for pair in meant if pair[1].conditions.hardware == chosen], others
+        return _split(meant, chosen, _say_one(chosen))
+    is_larger = any(scale_of(*pair) == "at-scale" for pair in meant if pair[1].conditions.hardware == chosen)
+    larger = t("a sweep is of one device, and {device} ran the larger model", device=chosen)
+    alone = t("a series is of one device, and {device} alone made it", device=chosen)
+    return _split(meant, chosen, larger if is_larger else alone)
+
+
+def _say_one(device: str) -> str:
+    return t("a series is of one device, here {device}: each of several is judged by itself", device=device)
+
+
+def _split(meant: Meant, device: str, reason: str, *, is_kept: bool = True) -> tuple[Meant, list[str]]:
+    """A device's cells, and the others with the reason; none of them where its own make no series."""
+    kept = [pair for pair in meant if is_kept and pair[1].conditions.hardware == device]
+    others = [pair for pair in meant if not is_kept or pair[1].conditions.hardware != device]
+    return kept, [f"{result.name} {cell.cell_id}: {reason}" for result, cell in others]
+
+
+def _of_one(claim: ClaimRow, evidence: Evidence) -> dict[str, MeasuredInput]:
+    """Inputs whose cells are to be of one device: along a sweep always; else where the input, or another of the claim
+    that means the same cells, is a time, bytes or joules."""
+    asked = {name: row.measured for name, row in claim.inputs.items() if row.measured is not None}
+    bound = {_cells_key(own) for name, own in asked.items() if _has_unit(claim.inputs[name], evidence)}
+    return {name: own for name, own in asked.items() if own.by in SWEEPS or _cells_key(own) in bound}
+
+
+def _by_part(claim: ClaimRow, evidence: Evidence) -> list[tuple[frozenset[str], tuple[str, ...]]]:
+    """The inputs of each part, and the devices that made a series of one of them."""
+    made = {name: _series_devices(asked, meant_by(asked, evidence)) for name, asked in _of_one(claim, evidence).items()}
+    parts = []
+    for half in claim.halves():
+        rules = Rules(claim, half)
+        own = rules.inputs_of(rules.supports, rules.refutes)
+        devices = dict.fromkeys(device for name, found in made.items() if name in own for device in found)
+        parts.append((own, tuple(devices)))
+    return parts
 
 
 def _series_devices(asked: MeasuredInput, meant: Meant) -> tuple[str, ...]:
@@ -145,9 +170,9 @@ def _by_points(axis: str, meant: Sequence[tuple[Results, CellResult]]) -> Iterat
     yield from sorted(made, key=lambda device: (-made[device], device))
 
 
-def _cells_key(asked: MeasuredInput | None) -> str:
+def _cells_key(asked: MeasuredInput) -> str:
     """Which cells an input means, and by what, as text."""
-    return "" if asked is None else f"{sorted(asked.select.items(), key=str)} by {asked.by}"
+    return f"{sorted(asked.select.items(), key=str)} by {asked.by}"
 
 
 def _has_unit(row: Input, evidence: Evidence) -> bool:

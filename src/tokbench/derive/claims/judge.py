@@ -66,7 +66,7 @@ def _agreed(own: PartVerdict, each: Sequence[PartVerdict]) -> PartVerdict:
     decided = {part.outcome for part in each if part.outcome not in _UNDECIDED}
     if len(decided) < 2:
         return own
-    return dataclasses.replace(own, outcome=Outcome.PARTLY, because=Because.DEVICES)
+    return dataclasses.replace(own, outcome=Outcome.PARTLY, because=Because.DEVICES, needs=None, takes=None)
 
 
 def judge(claim: ClaimRow, inputs: Mapping[str, Resolved], today: datetime.date) -> ClaimVerdict:

@@ -63,23 +63,24 @@ def best_framework_ratio(context: CellContext) -> Values:
     own = context.cell.planned.labels
     if FRAMEWORK not in own:
         raise UndefinedError(t("the cell names no framework"))
-    medians: dict[str, float] = {}
+    medians: dict[str, list[float]] = {}
     for cell in context.run.cells.values():
         labels = cell.planned.labels
         is_rival = FRAMEWORK in labels and labels.get(PLATFORM) == own.get(PLATFORM)
         if is_rival and cell.planned.pair_key == context.cell.planned.pair_key:
-            medians |= _median_rate(labels[FRAMEWORK], cell)
-    if len(medians) < 2:
+            medians.setdefault(labels[FRAMEWORK], []).extend(_median_rate(cell))
+    fastest = [max(own) for own in medians.values() if own]
+    if len(fastest) < 2:
         raise UndefinedError(t("the run has no second framework on the same work"))
-    return [rate / max(medians.values()) for rate in decode_rates(context.cell)]
+    return [rate / max(fastest) for rate in decode_rates(context.cell)]
 
 
-def _median_rate(framework: str, cell: CellRecord) -> dict[str, float]:
+def _median_rate(cell: CellRecord) -> list[float]:
     """Of a cell that has a decode speed; nothing of one that has none."""
     try:
-        return {framework: statistics.median(decode_rates(cell))}
+        return [statistics.median(decode_rates(cell))]
     except UndefinedError:
-        return {}
+        return []
 
 
 @metric(RATIO, Better.HIGHER, mark("Share of repeats that are the same bit for bit"), order=73, is_exact=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tokbench.derive.lossless import FULL_PRECISION, Arm, Check, Matches, combined_p, count_matches, g_tests
 from tokbench.derive.metrics import CellContext, UndefinedError, Values, metric
-from tokbench.derive.repetitions import SharesByPrompt
+from tokbench.derive.repetitions import CountedByPrompt
 from tokbench.derive.words import mark, t
 from tokbench.units import RATIO, Better
 
@@ -26,7 +26,7 @@ def _identical_share(context: CellContext, check: Check) -> Values:
     """In float32 one value for every prompt, so that n is their number; in fewer bits 1 for each that is the same."""
     found = _matches(context, check)
     if found.dtype != FULL_PRECISION:
-        return SharesByPrompt([1.0] * found.identical + [0.0] * (found.prompts - found.identical))
+        return CountedByPrompt([1.0] * found.identical + [0.0] * (found.prompts - found.identical))
     return [found.identical / found.prompts] * found.prompts
 
 
@@ -44,7 +44,8 @@ def greedy_match_ratio(context: CellContext) -> Values:
     """Share of prompts whose greedy output with drafts is, token by token, that without.
 
     Formula: prompts with matched = compared in every repetition / prompts, of the check `greedy`; a prompt of a frozen
-    set that comes round again is one prompt. Exact in float32; in fewer bits an estimate over prompts.
+    set that comes round again is one prompt. Exact in float32; in fewer bits an estimate over prompts, with the
+    interval of Clopper and Pearson.
     """
     return _identical_share(context, "greedy")
 

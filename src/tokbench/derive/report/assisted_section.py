@@ -76,6 +76,8 @@ def _read(each: BothLoops) -> str:
     if each.same_tokens < each.prompts:
         is_exact = each.cell.conditions.precision == "fp32"
         return t("tokens differ: see where drafts change output") if is_exact else t("tokens differ, as rounding may")
+    if not each.ours.accepted and not each.theirs.accepted:
+        return t("same tokens; no draft was accepted, so little was tested")
     if each.same_counts == each.prompts:
         return t("the two agree")
     if each.method == LOOKS_UP:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokbench.arithmetic import ExpertShape
 from tokbench.derive import wording
@@ -13,6 +13,7 @@ from tokbench.derive.experts.families import (
     Sized,
     Step,
     Triple,
+    ceiling_step_s,
     first_multiplying,
     step_bytes,
     value_of,
@@ -67,14 +68,18 @@ def _say_wall(triple: Triple, moe: ExpertShape) -> str:
         "follows the operations; a token's feed-forward has {times} times as many in the wider twin as in the others.",
         read=format_value(read, BYTES_PER_S),
         multiplied=format_value(multiplied, FLOPS_PER_S),
-        total=_say_first(first_multiplying(triple.steps, lambda step: step.total)),
-        mixture=_say_first(first_multiplying(triple.steps, lambda step: step.moe)),
-        active=_say_first(first_multiplying(triple.steps, lambda step: step.active)),
+        total=_say_first(triple.steps, lambda step: step.total),
+        mixture=_say_first(triple.steps, lambda step: step.moe),
+        active=_say_first(triple.steps, lambda step: step.active),
         times=format_number(moe.experts / moe.experts_per_token),
     )
 
 
-def _say_first(rows: int | None) -> str:
+def _say_first(steps: Sequence[Step], which: Callable[[Step], CellResult | None]) -> str:
+    """The smallest static batch that multiplies for longer; a model without cells, or without counts, is said so."""
+    if all(ceiling_step_s(which(step)) is None for step in steps):
+        return t("unknown (not measured)")
+    rows = first_multiplying(steps, which)
     return t("at no static batch measured") if rows is None else t("from static batch {rows} on", rows=f"{rows:,}")
 
 
@@ -242,7 +247,8 @@ def offload_table(groups: Sequence[Sequence[Offloaded]], several: bool) -> Table
         *_right(t("Copied per step"), t("Copied per second")),
     )
     caption = t(
-        "Experts that are not resident are copied when they are selected; the least recently used give way. {where}",
+        "Experts that are not resident are copied when they are selected; the least recently used give way. At 0 % one "
+        "place a layer is left to copy into. {where}",
         where=_say_where(groups[0]),
     )
     return Table(columns, tuple(_offload_row(one, several) for group in groups for one in group), caption)

@@ -56,13 +56,16 @@ def _say_caches(found: Sequence[CacheFindings]) -> Iterator[str]:
             wide = min(item.rows, key=lambda row: row.largest_over_this)
             residuals = [abs(row.residual_ratio) for row in item.rows if row.residual_ratio is not None]
             off = max(residuals, default=None)
-            yield t(
-                "The cache of {narrow} is {ratio} times smaller than that of {wide}. {formula}",
-                narrow=narrow.block,
-                wide=wide.block,
-                ratio=format_number(narrow.largest_over_this),
-                formula=_say_formula(off),
-            )
+            if narrow.largest_over_this > 1:
+                yield t(
+                    "The cache of {narrow} is {ratio} times smaller than that of {wide}. {formula}",
+                    narrow=narrow.block,
+                    wide=wide.block,
+                    ratio=format_number(narrow.largest_over_this),
+                    formula=_say_formula(off),
+                )
+            else:  # one block, or several that take the same
+                yield _say_formula(off)
         yield from _say_lines(item.lines)
 
 

@@ -167,7 +167,8 @@ def _sampled_table(cells: Sequence[CellResult], with_run: bool) -> Table:
         "together. p is corrected for the number of prefixes: twice the smaller of the p of all together and the least "
         "p times their number. Draws a side: of all prefixes together, of the smaller side. Would find: the share of "
         "the first token's probability that drafts would have to move to other tokens, on average over the prefixes, "
-        "to be found with p below {level:g} in {chance:.0%} of all runs; a smaller fault may stay unseen.",
+        "to be found with p below {level:g} in {chance:.0%} of all runs; a smaller fault may stay unseen. Two tokens "
+        "are drawn, so that the one behind two accepted drafts of a round is not among them.",
         level=FLAGGED_BELOW,
         chance=FOUND_CHANCE,
     )

@@ -103,22 +103,24 @@ def _costs_table(thinking: Sequence[Thinking], material: Material) -> Table:
         "measured time has beyond it is the growing context. Money: at 40 % utilisation, at the config's prices. KV "
         "cache: bytes per token as the cache object has them, and by the closed form, times the tokens in it."
     )
-    return Table(columns, tuple(_cost_row(one, material) for item in thinking for one in item.thoughts), caption)
+    rows = tuple(_cost_row(one, item.thoughts[0], material) for item in thinking for one in item.thoughts)
+    return Table(columns, rows, caption)
 
 
-def _cost_row(thought: Thought, material: Material) -> tuple[Cell, ...]:
+def _cost_row(thought: Thought, least: Thought, material: Material) -> tuple[Cell, ...]:
     cell = thought.cell
     name = in_run(cell.run_name, wording.say_model(cell), material.has_several_runs)
     predicted, seconds = thought.predicted_s, estimate_of(cell, "e2e_latency_s")
     residual = None if predicted is None or seconds is None else seconds.value / predicted
-    least = t("the others are predicted from it")
+    is_least = thought is least
+    why = t("the others are predicted from it") if is_least else t("this budget or the least one lacks a time")
     return (
         *(Cell(name), Cell(f"{cell.conditions.engine} {cell.conditions.mode}")),
         Cell(f"{thought.thinking_tokens:,}", sort=float(thought.thinking_tokens)),
         Cell(f"{thought.answer_tokens:,}", sort=float(thought.answer_tokens)),
         value_field(thought.seconds, with_interval=True),
-        _amount(predicted, SECONDS, least),
-        Cell(DASH, note=least) if residual is None else Cell(wording.say_times(residual), sort=residual),
+        _amount(predicted, SECONDS, why),
+        Cell(DASH, note=why) if residual is None else Cell(wording.say_times(residual), sort=residual),
         _amount(thought.joules, JOULES, ""),
         _amount(thought.usd, USD, ""),
         _amount(thought.kv_bytes, BYTES, ""),

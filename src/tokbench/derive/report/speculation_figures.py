@@ -26,7 +26,7 @@ from tokbench.stats import Estimate
 
 MAX_LINES = len(OKABE_ITO)
 MAX_ACCEPTANCE_LINES = 2 * MAX_LINES
-"""Solid and dashed; the table has them all."""
+"""Solid and dashed, those of the most drafted tokens first; the table has them all."""
 LEAST_REACHED = 10
 """A position that was reached less often is not drawn: a share of so few is noise."""
 READABLE = ("measured", "toy")
@@ -113,7 +113,8 @@ def _draw_acceptance(cells: Sequence[DraftedCell]) -> Drawn | None:
     lines = _acceptance_lines(cells)
     if not lines:
         return None
-    shown = dict(list(lines.items())[:MAX_ACCEPTANCE_LINES])
+    longest = sorted(lines, key=lambda name: -len(lines[name]))[:MAX_ACCEPTANCE_LINES]
+    shown = {name: counts for name, counts in lines.items() if name in longest}
     with drawing():
         printed = _plot_acceptance(shown)
     parts = [
@@ -133,15 +134,16 @@ def _draw_acceptance(cells: Sequence[DraftedCell]) -> Drawn | None:
 def _acceptance_lines(cells: Sequence[DraftedCell]) -> dict[str, list[tuple[int, int]]]:
     """What drafts, at which options and on which task, to (reached, accepted) by position; replayed ones left out.
 
-    Cells of one name differ in the static batch or the run alone. What a trace accepted was chosen, not found.
+    Cells of one name differ in the static batch or the run alone: likeliest and drawn tokens are two populations.
+    What a trace accepted was chosen, not found.
     """
     own = [cell for cell in cells if cell.reading not in ("replay", "invalid")]
     models = [f"{wording.say_model(cell.cell)}, {cell.cell.conditions.precision}" for cell in own]
     has_several = len(set(models)) > 1
     lines: dict[str, list[tuple[int, int]]] = {}
     for cell, model in zip(own, models, strict=True):
-        parts = (model if has_several else None, wording.say_drafts(cell.cell), cell.task)
-        name = ", ".join(part for part in parts if part is not None)
+        drafts = (wording.say_drafts(cell.cell), wording.say_temperature(cell.cell))
+        name = ", ".join(part for part in (model if has_several else None, *drafts, cell.task) if part)
         both = itertools.zip_longest(lines.get(name, []), cell.positions, fillvalue=(0, 0))
         lines[name] = [(a + c, b + d) for (a, b), (c, d) in both]
     return {name: counts for name, counts in lines.items() if counts and counts[0][0] >= LEAST_REACHED}

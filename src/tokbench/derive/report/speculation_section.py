@@ -66,6 +66,10 @@ def _warnings(cells: Sequence[DraftedCell]) -> Iterator[str]:
             "than they are, and a loss of quality does not show: such rows say nothing of acceptance with a model's "
             "own weights."
         )
+    for note in dict.fromkeys(_note(found) for found in cells if found.reading == "toy"):
+        yield t(
+            "A toy pair ({note}): its acceptance is its own, and says nothing of models that anybody serves.", note=note
+        )
     if "replay" in readings:
         yield t(
             "Replayed: the drafts and the verifying passes ran for real, which drafts were accepted was read from a "
@@ -76,18 +80,39 @@ def _warnings(cells: Sequence[DraftedCell]) -> Iterator[str]:
         yield t("Random weights: acceptance has no meaning there, what drafting and verifying take has.")
 
 
+def _note(found: DraftedCell) -> str | None:
+    model = found.cell.record.model
+    return model.note if model is not None else None
+
+
 def _remarks(cells: Sequence[DraftedCell]) -> Iterator[str]:
     for found in cells:
         value = found.value("speedup_x")
         if found.is_negative_control and value is not None:
             yield _say_control(found, value)
         if found.loops.looping and found.reading in ("measured", "toy", "plumbing"):
-            yield t(
-                "{cell}: {looping} of {judged} outputs run in a loop; without them fewer drafts would be right.",
-                cell=wording.say_cell(found.cell),
-                looping=found.loops.looping,
-                judged=found.loops.judged,
-            )
+            yield _say_loops(found)
+
+
+def _say_loops(found: DraftedCell) -> str:
+    """How many outputs loop, and how many prompts came to the same one."""
+    cell, loops = wording.say_cell(found.cell), found.loops
+    if loops.judged < loops.prompts:
+        return t(
+            "{cell}: {prompts} prompts gave {judged} different outputs, {looping} of them in a loop: acceptance there "
+            "is that of a phrase that repeats, not of text, and its interval takes the prompts for independent.",
+            cell=cell,
+            prompts=loops.prompts,
+            judged=loops.judged,
+            looping=loops.looping,
+        )
+    return t(
+        "{cell}: {looping} of {judged} outputs run in a loop: acceptance there is that of a phrase that repeats, not "
+        "of text.",
+        cell=cell,
+        looping=loops.looping,
+        judged=loops.judged,
+    )
 
 
 def _say_control(found: DraftedCell, value: Estimate) -> str:
@@ -165,7 +190,7 @@ def _say_highest(cells: Sequence[DraftedCell]) -> str:
     known = [(value.value, found) for found in own if (value := _alpha(found))]
     if not known:
         return t("No acceptance of a model's own weights was measured in these runs to set beside them.")
-    alpha, found = max(known, key=lambda pair: (pair[1].reading == "measured", pair[0]))
+    alpha, found = max(known, key=lambda pair: (pair[1].reading == "measured", not pair[1].is_looping, pair[0]))
     if found.reading == "toy":
         return t(
             "The highest acceptance measured here: α {alpha}, {cell}; a toy pair that was trained here, not a model "

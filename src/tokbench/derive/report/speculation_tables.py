@@ -14,6 +14,7 @@ from tokbench.derive.report.fields import cell_columns, cell_fields, metric_colu
 from tokbench.derive.speculation.found import DraftedCell, Reading
 from tokbench.derive.speculation.implied import Implied
 from tokbench.derive.speculation.loops import LEAST_DISTINCT
+from tokbench.derive.speculation.runs import RunLengths
 from tokbench.derive.words import SEMICOLON, join, mark, say, t
 from tokbench.units import format_number
 
@@ -67,8 +68,8 @@ def gain_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
         "α: probability that a draft is accepted if all before it were. τ: tokens that one pass of the target gives a "
         "row, its own included. c and v: time of one drafted token and of one verifying pass, in steps of the same "
         "cell without drafts. The speed-up is that of one stream over the same cell without drafts, in the same block "
-        "of the same run: nothing but the drafts differs. Joules are those per emitted token, drafts and refused work "
-        "included."
+        "of the same run, on the same prompts where the block has them. Joules are those per emitted token, drafts and "
+        "refused work included."
     )
     return Table(columns, rows, caption)
 
@@ -146,7 +147,7 @@ def acceptance_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
         Column(t("Full rounds"), "n", "right"),
         Column(t("Independent drafts"), "p", "right"),
         Column(t("Bias of the closed form"), "%", "right"),
-        Column(t("Rows in a loop"), "", "right"),
+        Column(t("Different outputs in a loop"), "", "right"),
     )
     rows = tuple(
         (
@@ -163,7 +164,7 @@ def acceptance_table(cells: Sequence[DraftedCell], with_run: bool) -> Table:
         "By position: how often a draft was accepted where all before it were. Full rounds drafted as many tokens as "
         "asked. p: Pearson's chi-square of their run lengths against the geometric law of one α, rounds taken as "
         "independent. Bias: tokens per round of the closed form with that α, over those measured, less 1. Loop: fewer "
-        "than {share:.0%} of a row's 4-grams are distinct; repetition makes drafts right that text would not.",
+        "than {share:.0%} of an output's 4-grams are distinct; what is accepted in a repetition says little of text.",
         share=LEAST_DISTINCT,
     )
     return Table(columns, rows, caption)
@@ -183,13 +184,17 @@ def _length_fields(found: DraftedCell) -> tuple[Cell, Cell, Cell]:
     count, bias = sum(lengths.seen), 100 * lengths.bias
     test = Cell(DASH, note=t("too few rounds, or too few lengths, for a test"))
     if lengths.p_value is not None:
-        is_bursty = lengths.p_value < LEAST_P
-        test = Cell(
-            format_number(lengths.p_value, 2),
-            sort=lengths.p_value,
-            note=t("run lengths are not geometric: acceptance comes in bursts") if is_bursty else None,
-        )
+        test = Cell(format_number(lengths.p_value, 2), sort=lengths.p_value, note=_say_lengths(lengths))
     return Cell(f"{count:,}", sort=float(count)), test, Cell(format_number(bias, 2), sort=bias)
+
+
+def _say_lengths(lengths: RunLengths) -> str | None:
+    """How run lengths differ from those of independent drafts; None where they are not known to."""
+    if lengths.p_value is None or lengths.p_value >= LEAST_P:
+        return None
+    if lengths.is_bursty:
+        return t("run lengths are not geometric: acceptance comes in bursts")
+    return t("run lengths are not geometric: behind an accepted draft the next is accepted less often")
 
 
 def _loop_field(found: DraftedCell) -> Cell:

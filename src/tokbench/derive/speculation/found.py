@@ -73,6 +73,11 @@ class DraftedCell:
         return found is not None and abs(found.value - 1) > RESIDUAL_LIMIT
 
     @property
+    def is_looping(self) -> bool:
+        """Whether most of its outputs run in a loop."""
+        return 2 * self.loops.looping > self.loops.judged
+
+    @property
     def is_negative_control(self) -> bool:
         """Whether the config says that this cell should come out below 1."""
         return self.cell.labels.get("control") == "negative"
@@ -163,6 +168,8 @@ def read_as(cell: CellResult) -> Reading:
         return "lossy"
     if weights in _LABELLED:
         return _LABELLED[weights]
+    if drafting != "none" and drafting.draft is not None and drafting.draft.weights == "random":
+        return "random"
     if note is not None and "dequantised" in note:
         return "plumbing"
     return "toy" if note is not None and note.startswith(TOY) else "measured"

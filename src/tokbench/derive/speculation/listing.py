@@ -16,14 +16,18 @@ def list_tables(cell: CellRecord) -> dict[str, object]:
     loops = find_loops(cell)
     tables: dict[str, object] = {"output_loops": {"looping": loops.looping, "judged": loops.judged}}
     try:
-        positions, lengths = acceptance_at_position(cell), find_run_lengths(cell)
+        positions = acceptance_at_position(cell)
     except UndefinedError:
         return tables
     rows = [
         {"position": place, "reached": reached, "accepted": accepted}
         for place, (reached, accepted) in enumerate(positions, 1)
     ]
-    return {**tables, "acceptance_at_position": rows, "run_lengths": _lengths(lengths)}
+    tables |= {"acceptance_at_position": rows} if rows else {}
+    try:
+        return {**tables, "run_lengths": _lengths(find_run_lengths(cell))}
+    except UndefinedError:
+        return tables
 
 
 def _lengths(lengths: RunLengths) -> dict[str, object]:

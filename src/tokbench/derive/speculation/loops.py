@@ -21,6 +21,9 @@ class LoopCount(NamedTuple):
 
     looping: int
     judged: int
+    """Different ones: where several prompts came to the same output, it counts once."""
+    prompts: int
+    """Prompts behind them."""
 
 
 def distinct_share(tokens: Sequence[int]) -> float | None:
@@ -33,6 +36,12 @@ def distinct_share(tokens: Sequence[int]) -> float | None:
 
 def find_loops(cell: CellRecord) -> LoopCount:
     """The output rows of a cell that were kept, each distinct one once."""
-    rows = {row for trial in cell.good_trials() if trial.output is not None for row in trial.output.token_ids}
+    rows: set[tuple[int, ...]] = set()
+    prompts: set[str] = set()
+    for trial in cell.good_trials():
+        names = () if trial.prompts is None else trial.prompts.prompt_ids
+        made = () if trial.output is None else trial.output.token_ids
+        rows.update(made)
+        prompts.update(names[row] if row < len(names) else str(row) for row in range(len(made)))
     shares = [share for row in rows if (share := distinct_share(row)) is not None]
-    return LoopCount(sum(share < LEAST_DISTINCT for share in shares), len(shares))
+    return LoopCount(sum(share < LEAST_DISTINCT for share in shares), len(shares), len(prompts))

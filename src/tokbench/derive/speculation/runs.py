@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tokbench.arithmetic import tokens_per_round
 from tokbench.derive.repetitions import UndefinedError
-from tokbench.derive.speculation.rounds import events_once
+from tokbench.derive.speculation.rounds import drafting_of, events_once
 from tokbench.derive.words import t
 from tokbench.record.run import CellRecord
 
@@ -35,7 +35,15 @@ class RunLengths(NamedTuple):
     @property
     def bias(self) -> float:
         """The closed form over what was measured, less 1: above 0 it promises too much."""
-        return self.independent_tokens / self.measured_tokens - 1
+        return round(self.independent_tokens / self.measured_tokens - 1, 12)  # at gamma 1 both are one number
+
+    @property
+    def is_bursty(self) -> bool:
+        """Whether a draft behind an accepted one is accepted more often than the first of a round."""
+        rounds, first = sum(self.seen), sum(self.seen[1:])
+        hits = sum(count * (length - 1) for length, count in enumerate(self.seen) if length)
+        tries = hits + sum(self.seen[1 : self.gamma])
+        return hits * rounds > first * tries
 
 
 def find_run_lengths(cell: CellRecord) -> RunLengths:
@@ -46,11 +54,10 @@ def find_run_lengths(cell: CellRecord) -> RunLengths:
     Raises:
         UndefinedError: no round, or none that drafted as many as asked.
     """
-    events = events_once(cell)
-    gamma = max((drafted for event in events for drafted in event.drafted), default=0)
+    events, gamma = events_once(cell), drafting_of(cell).gamma
     full = [n for event in events for d, n in zip(event.drafted, event.accepted, strict=True) if d == gamma]
-    if gamma == 0 or not full:
-        raise UndefinedError(t("nothing was ever drafted"))
+    if not full:
+        raise UndefinedError(t("no round drafted as many tokens as asked"))
     accepted, refused = sum(full), sum(n < gamma for n in full)
     alpha, lengths = accepted / (accepted + refused), Counter(full)
     seen = tuple(lengths[n] for n in range(gamma + 1))

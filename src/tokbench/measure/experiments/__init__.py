@@ -63,11 +63,17 @@ def check_experiment(cell: CellSpec) -> None:
     """Refuse, before any device is touched, an experiment that is not there or that its plug cannot run as asked.
 
     Raises:
-        PlugError: no such experiment, or options that it cannot take.
+        PlugError: no such experiment, options that it cannot take, or a load of requests, beside which none is run.
         SpecError: something that it is to read is not there.
     """
     if cell.experiment == "none":
         return
     plug = load_plug(cell.experiment.kind)
+    if cell.load.kind != "static_batch":
+        raise PlugError(
+            f"experiment.kind: {cell.experiment.kind} runs in a cell with a static batch, and load.kind is "
+            f"{cell.load.kind}: it would be left out without a word",
+            fix="load: {kind: static_batch, static_batch: 1}, or experiment: none",
+        )
     if isinstance(plug, CheckedPlug):
         plug.check(cell.experiment, cell)

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork, DraftModel, StepEngine, TorchEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec
+from tokbench.record.spec import CellSpec, ExperimentSpec, SpeculationSpec
 
 DESCRIPTION = (
     "our drafting beside transformers' assisted generation on the same prompts, row by row (draft_model, early_exit, "
     "prompt_lookup); no options"
 )
+METHODS = ("draft_model", "early_exit", "prompt_lookup")
+"""Those that transformers has too."""
 
 
 class _Rounds(NamedTuple):
@@ -28,20 +30,32 @@ class _Rounds(NamedTuple):
     duration_s: float
 
 
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse options, and ways of drafting that transformers does not have or that lose something.
+
+    Raises:
+        PlugError: an option, such a way of drafting, or a draft without weights to load.
+    """
+    _refuse_options(spec)
+    speculation = None if cell.speculation == "none" else cell.speculation
+    draft = _check_drafting(speculation, cell.workload.temperature).draft
+    if draft is not None and draft.weights == "random":
+        raise _no_weights(draft.source)
+
+
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
     """One repetition: our loop on all rows, then transformers on each; the engine ends rewound.
 
     Raises:
         PlugError: an option, an engine that shows no model, or a method that transformers does not have.
     """
-    if spec.options:
-        raise PlugError(f"experiment.options: unknown {', '.join(sorted(spec.options))}", fix="assisted has no options")
+    _refuse_options(spec)
     if not isinstance(engine, TorchEngine):
         fix = "engine: {kind: transformers, mode: eager}"
         raise PlugError("experiment.kind: assisted needs an engine that shows its PyTorch model", fix=fix)
-    from tokbench.measure.engines.transformers.assisted import check_assisted, generate_assisted  # torch
+    from tokbench.measure.engines.transformers.assisted import generate_assisted  # torch
 
-    speculation = check_assisted(work.speculation, work.temperature)
+    speculation = _check_drafting(work.speculation, work.temperature)
     draft = None if work.draft is None else _load(work.draft, engine.model)
     ours = _own_rounds(engine, work)
     for row, prompt in enumerate(work.prompts):
@@ -67,6 +81,38 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
                 values={**_counts(rounds, speculation.gamma), "same_tokens": same},
             )
     engine.rewind(0)
+
+
+def _refuse_options(spec: ExperimentSpec) -> None:
+    if spec.options:
+        raise PlugError(f"experiment.options: unknown {', '.join(sorted(spec.options))}", fix="assisted has no options")
+
+
+def _check_drafting(speculation: SpeculationSpec | None, temperature: float) -> SpeculationSpec:
+    """What transformers can be asked to do, as it was asked for.
+
+    Raises:
+        PlugError: it cannot do this, or cannot do it without loss.
+    """
+    if speculation is None:
+        raise PlugError("experiment.kind: assisted needs a way of drafting", fix="speculation: {method: prompt_lookup}")
+    if speculation.method not in METHODS:
+        raise PlugError(
+            f"experiment.kind: transformers' assisted generation has nothing like {speculation.method!r}",
+            fix=f"methods: {', '.join(METHODS)}",
+        )
+    if temperature > 0 or speculation.accept != "lossless":
+        raise PlugError(
+            "experiment.kind: assisted compares likeliest tokens, accepted without loss", fix="workload.temperature: 0"
+        )
+    return speculation
+
+
+def _no_weights(draft: str) -> PlugError:
+    return PlugError(
+        f"experiment.kind: {draft} has random weights: what it drafts says nothing",
+        fix="a draft with pretrained weights",
+    )
 
 
 def _own_rounds(engine: StepEngine, work: CellWork) -> list[_Rounds]:
@@ -123,10 +169,7 @@ def _load(draft: DraftModel, target: Any) -> Any:
     from transformers import AutoModelForCausalLM, GenerationConfig  # loaded already where there is a model
 
     if draft.weights_folder is None:
-        raise PlugError(
-            f"experiment.kind: {draft.name} has random weights: what it drafts says nothing",
-            fix="a draft with pretrained weights",
-        )
+        raise _no_weights(draft.name)
     dtype = getattr(torch, draft.model.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise PlugError(f"speculation.draft.dtype: assisted loads no {draft.model.dtype}", fix="bfloat16 or float32")

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec
+from tokbench.record.spec import CellSpec, ExperimentSpec
 
 DESCRIPTION = "decode windows of 1, 2, 4 … steps up to options.steps (default 8)"
 
 
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options.
+
+    Raises:
+        PlugError: an unknown option, or steps that are no whole number.
+    """
+    _read_steps(spec)
+
+
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
     """Time decode over growing numbers of steps."""
-    unknown = set(spec.options) - {"steps"}
-    if unknown:
-        raise PlugError(f"experiment.options: unknown {', '.join(sorted(unknown))}", fix="known: steps")
-    largest = int(spec.options.get("steps", 8))
+    largest = _read_steps(spec)
     steps = 1
     while steps <= min(largest, work.output_tokens - 1):
         engine.rewind(0)
@@ -35,3 +41,13 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
             stamped_by=engine.facts.stamped_by,
         )
         steps *= 2
+
+
+def _read_steps(spec: ExperimentSpec) -> int:
+    unknown = set(spec.options) - {"steps"}
+    if unknown:
+        raise PlugError(f"experiment.options: unknown {', '.join(sorted(unknown))}", fix="known: steps")
+    steps = spec.options.get("steps", 8)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise PlugError(f"experiment.options.steps: {steps!r} is no whole number from 1 on", fix="steps: 8")
+    return steps

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec, Option
+from tokbench.record.spec import CellSpec, ExperimentSpec, Option
 
 DESCRIPTION = (
     "decode windows with a free link, one with a delay (options latency_us, default 10; gb_per_s, default 64: PCIe 5.0 "
@@ -47,6 +47,17 @@ class LinkedEngine(Protocol):
         """The exchanges of the last decode once more, with nothing computed between them and no delay."""
 
 
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options, and a model that lies in one process.
+
+    Raises:
+        PlugError: an unknown option, a value that it cannot take, or an engine that is not asked for a link.
+    """
+    _read(spec.options, cell.workload.output_tokens - 1)
+    if cell.engine.options.get("cut", "none") == "none":
+        raise _no_link()
+
+
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
     """Five points: decode over a free, a delayed, a delayed and a free link, then the exchanges alone.
 
@@ -55,8 +66,7 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
     """
     setting = _read(spec.options, work.output_tokens - 1)
     if not isinstance(engine, LinkedEngine):
-        fix = "engine: {kind: transformers, mode: eager, options: {cut: tensor}} on device: cpu"
-        raise PlugError("experiment.kind: link needs an engine whose model two processes hold", fix=fix)
+        raise _no_link()
     try:
         for index, name in enumerate(ORDER):
             delay = (setting.latency_us * 1e-6, setting.gb_per_s * 1e9) if name == "delayed" else (0.0, float("inf"))
@@ -75,6 +85,13 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
     engine.rewind(0)
 
 
+def _no_link() -> PlugError:
+    return PlugError(
+        "experiment.kind: link needs an engine whose model two processes hold",
+        fix="engine: {kind: transformers, mode: eager, options: {cut: tensor}} on device: cpu",
+    )
+
+
 def _read(given: Mapping[str, Option], most_steps: int) -> _Setting:
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:
@@ -85,6 +102,8 @@ def _read(given: Mapping[str, Option], most_steps: int) -> _Setting:
         if isinstance(value, bool | str) or value <= 0:
             raise PlugError(f"experiment.options.{name}: {value!r} is no number above 0", fix=f"{name}: {default:g}")
         numbers[name] = float(value)
+    if not numbers["steps"].is_integer():
+        raise PlugError(f"experiment.options.steps: {numbers['steps']:g} is no whole number", fix="steps: 16")
     return _Setting(numbers["latency_us"], numbers["gb_per_s"], min(int(numbers["steps"]), most_steps))
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec, Option
+from tokbench.record.spec import CellSpec, ExperimentSpec, Option, SpeculationSpec
 
 DESCRIPTION = (
     "tokens with drafts beside those without: greedy, and sampled where options.draws is above 0 (default 256 draws "
@@ -45,6 +45,17 @@ class _Generated(NamedTuple):
     seconds: float
 
 
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options, and cells whose drafting is not meant to be lossless.
+
+    Raises:
+        PlugError: an unknown option, a value that it or the cell cannot take, or such a cell.
+    """
+    assert cell.load.kind == "static_batch"  # held by check_experiment
+    _read(spec.options, cell.load.static_batch, cell.workload.temperature)
+    _check_drafting(None if cell.speculation == "none" else cell.speculation)
+
+
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
     """One repetition: up to three greedy comparisons for every row, and the draws of the first prompts.
 
@@ -53,21 +64,22 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
     Raises:
         PlugError: an unknown option, or a cell whose drafting is not meant to be lossless.
     """
-    setting = _read(spec.options, work)
-    _check_drafting(work)
+    setting = _read(spec.options, work.rows, work.temperature)
+    _check_drafting(work.speculation)
     yield from _compare_greedy(engine, dataclasses.replace(work, temperature=0.0), setting, trial_id)
     if setting.draws:
         yield from _draw(engine, _draw_work(work, setting, trial_id), setting, trial_id)
     engine.prepare(work)
 
 
-def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
+def _read(options: Mapping[str, Option], rows: int, usual_temperature: float) -> _Setting:
+    """The options of a cell of so many rows and its temperature; 0 of these gives draws a temperature of 1."""
     unknown = sorted(set(options) - set(_Setting._fields))
     if unknown:
         raise PlugError(
             f"experiment.options: unknown {', '.join(unknown)}", fix=f"known: {', '.join(_Setting._fields)}"
         )
-    temperature = options.get("temperature", work.temperature or 1.0)
+    temperature = options.get("temperature", usual_temperature or 1.0)
     if isinstance(temperature, bool | str) or temperature <= 0:
         raise PlugError("experiment.options.temperature: draws need a number above 0", fix="e.g. 1.0")
     setting = _Setting(
@@ -75,14 +87,14 @@ def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
         draw_rows=_whole(options, "draw_rows", 8, least=1),
         prefixes=_whole(options, "prefixes", 1, least=1),
         temperature=float(temperature),
-        control_rows=_whole(options, "control_rows", 2 * work.rows, least=0),
+        control_rows=_whole(options, "control_rows", 2 * rows, least=0),
     )
-    if 0 < setting.control_rows <= work.rows:
+    if 0 < setting.control_rows <= rows:
         said = f"experiment.options.control_rows: {setting.control_rows} is no larger than the cell's own static batch"
-        raise PlugError(said, fix=f"above {work.rows}, or 0 for no other batch")
-    if setting.prefixes > work.rows:
-        said = f"experiment.options.prefixes: the cell has {work.rows} prompts at a time, not {setting.prefixes}"
-        raise PlugError(said, fix=f"at most {work.rows}, or a larger load.static_batch")
+        raise PlugError(said, fix=f"above {rows}, or 0 for no other batch")
+    if setting.prefixes > rows:
+        said = f"experiment.options.prefixes: the cell has {rows} prompts at a time, not {setting.prefixes}"
+        raise PlugError(said, fix=f"at most {rows}, or a larger load.static_batch")
     return setting
 
 
@@ -95,16 +107,16 @@ def _whole(options: Mapping[str, Option], name: str, default: int, least: int) -
     return value
 
 
-def _check_drafting(work: CellWork) -> None:
-    if work.speculation is None:
+def _check_drafting(speculation: SpeculationSpec | None) -> None:
+    if speculation is None:
         fix = "e.g. speculation: {method: prompt_lookup, gamma: 4}"
         raise PlugError("experiment.kind: lossless compares a way of drafting, and the cell has none", fix=fix)
-    if work.speculation.method == "replay":
+    if speculation.method == "replay":
         fix = "a method that drafts, or experiment: none"
         raise PlugError("experiment.kind: a replay accepts by its trace, so its tokens are not the model's", fix=fix)
-    if work.speculation.accept != "lossless":
+    if speculation.accept != "lossless":
         fix = "leave speculation.accept out: the experiment runs the lossy rule by itself, as its control"
-        raise PlugError(f"experiment.kind: accept {work.speculation.accept!r} is lossy from the outset", fix=fix)
+        raise PlugError(f"experiment.kind: accept {speculation.accept!r} is lossy from the outset", fix=fix)
 
 
 def _without_drafts(work: CellWork) -> CellWork:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from tokbench.errors import PlugError
 from tokbench.measure.engines import CellWork, StepEngine, TorchEngine
 from tokbench.record.observations import ExperimentPoint
-from tokbench.record.spec import ExperimentSpec, Option
+from tokbench.record.spec import CellSpec, ExperimentSpec, Option, WorkloadSpec
 
 DESCRIPTION = (
     'forward passes over m tokens per row: options.m as text (default "1,2,3,4,6,8,9"), options.windows per m (default '
@@ -45,6 +45,15 @@ class _Pass(NamedTuple):
     """`device`: captured, `compiled`, or `none`."""
     experts: dict[str, int | float]
     """Distinct experts, summed over layers, and the layers that route; empty for a dense model."""
+
+
+def check(spec: ExperimentSpec, cell: CellSpec) -> None:
+    """Refuse wrong options, and prompts that leave the passes nothing to read.
+
+    Raises:
+        PlugError: an unknown option, a value that it cannot take, or prompts too short.
+    """
+    _read(spec.options, cell.workload)
 
 
 def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str) -> Iterator[ExperimentPoint]:
@@ -81,7 +90,8 @@ def run(engine: StepEngine, work: CellWork, spec: ExperimentSpec, trial_id: str)
             )
 
 
-def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
+def _read(options: Mapping[str, Option], work: CellWork | WorkloadSpec) -> _Setting:
+    """The options; how long prompts are may not be known before they are made."""
     unknown = sorted(set(options) - set(DEFAULTS))
     if unknown:
         raise PlugError(f"experiment.options: unknown {', '.join(unknown)}", fix=f"known: {', '.join(DEFAULTS)}")
@@ -91,7 +101,7 @@ def _read(options: Mapping[str, Option], work: CellWork) -> _Setting:
     tokens = tuple(sorted({int(part) for part in parts}))
     if tokens[0] != 1 or len(tokens) < 2:
         raise PlugError("experiment.options.m: every cost is set against that of 1 token", fix='e.g. m: "1,2,4"')
-    if tokens[-1] >= work.prompt_tokens:
+    if work.prompt_tokens is not None and tokens[-1] >= work.prompt_tokens:
         fix = f"workload.prompt_tokens above {tokens[-1]}, or a smaller m"
         raise PlugError(f"experiment.options.m: {tokens[-1]} tokens leave nothing of the prompt in the cache", fix=fix)
     counts = {name: options.get(name, DEFAULTS[name]) for name in ("windows", "passes")}

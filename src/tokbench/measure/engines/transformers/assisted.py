@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tokbench.errors import PlugError, TrialError
+from tokbench.errors import TrialError
 from tokbench.record.spec import SpeculationSpec
 
-METHODS = ("draft_model", "early_exit", "prompt_lookup")
 NGRAM_MAX = 3
 """As in our own prompt lookup, so that both look for the same."""
 
@@ -55,26 +54,6 @@ class _Counted:
 
         generator.get_candidates, generator.update_candidate_strategy = counted_get, counted_update
         return generator
-
-
-def check_assisted(speculation: SpeculationSpec | None, temperature: float) -> SpeculationSpec:
-    """What transformers can be asked to do, as it was asked for.
-
-    Raises:
-        PlugError: it cannot do this, or cannot do it without loss.
-    """
-    if speculation is None:
-        raise PlugError("experiment.kind: assisted needs a way of drafting", fix="speculation: {method: prompt_lookup}")
-    if speculation.method not in METHODS:
-        raise PlugError(
-            f"experiment.kind: transformers' assisted generation has nothing like {speculation.method!r}",
-            fix=f"methods: {', '.join(METHODS)}",
-        )
-    if temperature > 0 or speculation.accept != "lossless":
-        raise PlugError(
-            "experiment.kind: assisted compares likeliest tokens, accepted without loss", fix="workload.temperature: 0"
-        )
-    return speculation
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ class Options:
     time_attention: bool = True
     """On a GPU, time our attention kernels over each cell's cache and take the fastest (attention_choice.py)."""
     stream_weights: bool = True
-    """On a CPU, write a float32 linear layer with one row as a loop over its weights (streamed.py)."""
+    """On a CPU, write a float32 linear layer of few rows as a loop over its weights (streamed.py says how many)."""
     cut: str = "none"
     """Hold the model in two processes of one CPU, mode eager: cut through every layer (`tensor`) or between layers
     (`pipeline`); their link can be given a delay (links.py, experiment `link`)."""

@@ -110,7 +110,7 @@ def test_a_compiled_engine_reads_the_same(folder: Path) -> None:
         ({"tokens": -1}, "tokens: -1 is no whole number of 0 or more"),
         ({"chunk": True}, "chunk: True is no whole number"),
         ({"text": "novel"}, "there is no 'novel'"),
-        ({"tokens": 10}, "10 tokens of quality are fewer than one chunk of 64"),
+        ({"tokens": 10}, "tokens: 10 are fewer than one chunk of 64"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(folder: Path, options: dict[str, object], message: str) -> None:

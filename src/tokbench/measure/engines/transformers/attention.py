@@ -198,20 +198,26 @@ def inline_attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The same as sums of products, for inductor to fuse with the layers around it. Needs torch.compile to be fast."""
+    """The same as sums of products, for inductor to fuse with the layers around it. Needs torch.compile to be fast.
+
+    Pieces of the cache stand outside the queries: each is read once, for all of its queries, and with three key heads
+    and two threads it is pieces that divide evenly, not heads.
+    """
     shape = _grouped(query, key, attention_mask)
     if shape is None:
         return _sdpa(module, (query, key, value), attention_mask, **kwargs)
     assert attention_mask is not None
-    by_heads = settled(query).reshape(shape.rows, shape.key_heads, shape.queries, 1, shape.width)
-    scores = (by_heads * key[:, :, None]).sum(-1, dtype=torch.float32) * _scale(shape, kwargs)
-    scores = scores.masked_fill(~_for_queries(attention_mask, shape), float("-inf"))
-    weights = settled(torch.exp(scores - scores.amax(-1, keepdim=True)))
     piece = INLINE_TOKENS if shape.length % INLINE_TOKENS == 0 else shape.length
-    by_pieces = weights.reshape(shape.rows, shape.key_heads, shape.queries, -1, piece, 1)
-    values = value.reshape(shape.rows, shape.key_heads, 1, -1, piece, value.shape[-1])
-    found = (by_pieces * values).sum(-2, dtype=torch.float32).sum(-2)
-    found = (found / weights.sum(-1, keepdim=True)).to(query.dtype)  # not divided at every cached token
+    pieces = shape.length // piece
+    by_heads = settled(query).reshape(shape.rows, shape.key_heads, 1, shape.queries, 1, shape.width)
+    keys = key.reshape(shape.rows, shape.key_heads, pieces, 1, piece, shape.width)
+    scores = (by_heads * keys).sum(-1, dtype=torch.float32) * _scale(shape, kwargs)
+    mask = _for_queries(attention_mask, shape).unflatten(-1, (pieces, piece)).transpose(2, 3)
+    scores = scores.masked_fill(~mask, float("-inf"))
+    weights = settled(torch.exp(scores - scores.amax((2, 4), keepdim=True)))
+    values = value.reshape(shape.rows, shape.key_heads, pieces, 1, piece, value.shape[-1])
+    found = (weights[..., None] * values).sum(-2, dtype=torch.float32).sum(2)
+    found = (found / weights.sum((2, 4)).unsqueeze(-1)).to(query.dtype)  # not divided at every cached token
     return _by_tokens(found, shape), None
 
 

@@ -201,9 +201,10 @@ def read_rates(engine: Any, work: Any, pairs: int) -> tuple[list[float], list[fl
 def read_shares(ours: list[float], medians: list[float], theirs: list[float]) -> dict[str, Any]:
     """Shares of the read rate: over whole decodes, by their median steps, and in the slower and faster half of pairs.
 
-    The halves are by the sum's rate, B/s: where the memory itself is faster, what is not reading weighs more.
+    The halves are by both rates together: where the memory itself is faster, what is not reading weighs more. By the
+    sum's rate alone a sum that was held up would put its pair, whose share is then too high, into the slower half.
     """
-    by_rate = sorted(zip(ours, theirs, strict=True), key=lambda pair: pair[1])
+    by_rate = sorted(zip(ours, theirs, strict=True), key=lambda pair: pair[0] * pair[1])
     half = len(by_rate) // 2
     pairs = {
         "read_share": (ours, theirs),

@@ -9,6 +9,7 @@ import pytest
 
 from builders import Script
 from scripted_facts import ceilings
+from tokbench.derive.bounds import find_bounds
 from tokbench.derive.bounds.found import (
     Bounds,
     CellBound,
@@ -29,6 +30,7 @@ from tokbench.derive.report.markdown import render_markdown
 from tokbench.derive.report.material import Material
 from tokbench.derive.standing import Standing
 from tokbench.record.facts import CeilingFacts, CeilingRate
+from tokbench.record.observations import ReadPass, TrialFinished
 from tokbench.stats import Estimate, exact
 
 PARTS = (
@@ -167,9 +169,32 @@ def test_the_opening_is_four_plain_sentences(sections: dict[str, Section]) -> No
         "Single streams in compiled, bf16: a step costs t0 = 4.50 ms (4.00 ms to 5.00 ms) plus its bytes at "
         "2.00 TB/s (1.50 TB/s to no upper end) (R² 0.9991, 2 points); the measured read ceiling is 2.00 TB/s."
     )
-    assert "80 layers cannot pass 50.0 tokens/s" in depth and "250 µs per decoder layer" in depth
-    assert "random weights" in depth
+    assert "no floor of depth alone" in depth and "250 µs per decoder layer" in depth
+    assert "random weights" in depth and "cannot pass" not in depth
     assert kernels == "Fastest of what was tried: engine.attention: sdpa in the one comparison."
+
+
+@pytest.mark.parametrize(("share", "is_floor"), [(0.1, True), (0.2, False), (2.26, False), (None, False)])
+def test_a_cap_is_told_only_where_bytes_are_little_of_a_step(
+    results: Results, share: float | None, is_floor: bool
+) -> None:
+    bounds = scripted_bounds(results)
+    floor = dataclasses.replace(bounds.depths[0], largest_byte_share=share)
+    first, *_ = bound_sections(material_of(results, dataclasses.replace(bounds, depths=(floor,))))
+    told = lines_of(first.blocks[0])[2]
+    assert is_floor == ("80 layers cannot pass 50.0 tokens/s" in told)
+    assert is_floor != ("no floor of depth alone" in told)
+
+
+@pytest.mark.parametrize(("slope", "is_noted"), [(2.6e-6, False), (2e-7, True), (-1e-7, True)])
+def test_context_that_costs_less_than_its_bytes_is_said_to_be_no_cost(
+    results: Results, slope: float, is_noted: bool
+) -> None:
+    bounds = scripted_bounds(results)
+    cost = dataclasses.replace(bounds.contexts[0], s_per_token=slope)
+    sections = bound_sections(material_of(results, dataclasses.replace(bounds, contexts=(cost,))))
+    notes = notes_of(next(section for section in sections if section.title == "Context"))
+    assert is_noted == any("less than reading its bytes takes" in note for note in notes)
 
 
 def test_ceilings_in_their_units_and_what_was_left_out(sections: dict[str, Section]) -> None:
@@ -180,6 +205,25 @@ def test_ceilings_in_their_units_and_what_was_left_out(sections: dict[str, Secti
     ]
     said = ["The measured read ceiling is 2.00 TB/s.", "Not measured: float8 matmul: this card has none"]
     assert lines_of(section.blocks[1]) == said
+
+
+def test_rates_beside_repetitions_are_named_where_there_are_any(tmp_path: Path) -> None:
+    for count in (0, 2):
+        script = Script(ceiling=rated_ceilings())
+        script.trial(script.cell())
+        finished = [event for event in script.events if isinstance(event, TrialFinished)][-1]
+        at = script.events.index(finished)
+        for side in ("before", "after")[:count]:
+            read = {"window_id": f"{finished.trial_id}/decode", "read_bytes": 10**9, "pass_s": (5e-4,)}
+            script.events.insert(
+                at,
+                ReadPass(trial_id=finished.trial_id, side=side, at_ns=finished.at_ns, **read),  # type: ignore[arg-type]
+            )
+        (tmp_path / str(count)).mkdir()
+        found = evaluate(script.run(tmp_path / str(count)), "run")
+        sections = {section.title: section for section in bound_sections(material_of(found, find_bounds(found)))}
+        lines = lines_of(sections["The measured ceilings"].blocks[1])
+        assert bool(count) == any("read beside a repetition" in line for line in lines)
 
 
 def test_what_bounds_each_cell(sections: dict[str, Section]) -> None:

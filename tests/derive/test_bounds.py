@@ -14,6 +14,7 @@ from tokbench.derive.bounds import Bounds, find_bounds
 from tokbench.derive.bounds.fits import fit_steps
 from tokbench.derive.bounds.found import Point, StepFit
 from tokbench.derive.bounds.points import Line, find_points
+from tokbench.derive.bounds.verdicts import bound_cell
 from tokbench.derive.evaluate import Results, evaluate
 from tokbench.record.observations import CellPrepared, RepeatabilityChecked, WindowClosed
 
@@ -203,6 +204,40 @@ def test_context_and_prompt_have_a_slope_and_an_exponent(tmp_path: Path) -> None
     assert context.roofline_s_per_token == pytest.approx(131072 / READ)
     assert prefill.exponent == pytest.approx(1.5) and prefill.last_exponent == pytest.approx(1.5)
     assert (128, 1024, 8192) == prefill.prompts
+
+
+def test_prompts_of_one_octave_have_no_long_end(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=READ))
+    for prompt in (1000, 1200, 1400):
+        script.trial(script.cell(prompt_tokens=prompt), prefill_s=1e-6 * prompt**1.5)
+    (prefill,) = bounds_of(script, tmp_path).prefills
+    assert prefill.exponent == pytest.approx(1.5)
+    assert prefill.last_exponent is None
+
+
+@pytest.mark.parametrize(("constant_s", "wobble", "is_told"), [(3e-3, 1.0, True), (3e-4, 1.3, False)])
+def test_a_constant_that_is_not_told_from_zero_explains_no_cell(
+    tmp_path: Path, constant_s: float, wobble: float, is_told: bool
+) -> None:
+    sizes = [5e9, 10e9, 20e9, 30e9]
+    times = [factor * (constant_s + size / 4e12) for size, factor in zip(sizes, (1.0, wobble, 1.0, 1.0), strict=True)]
+    points = points_at(tmp_path, sizes, times)
+    (fit,), _ = fit_steps(points)
+    assert fit.t0_s > 0 and fit.r_squared > 0.9
+    assert fit.t0_interval_s is not None and is_told == (fit.t0_interval_s[0] > 0)
+    bound = bound_cell(points[0].cell, [fit])
+    assert bound is not None and is_told == ("the fit's constant is" in bound.sentence)
+
+
+def test_a_share_above_one_leaves_nothing_over_and_says_why(tmp_path: Path) -> None:
+    script = Script(ceiling=ceilings(read_bytes_per_s=READ, matmul_flops_per_s=MULTIPLY))
+    cell_id = script.cell()
+    script.prepare(cell_id)
+    for factor in (0.5, 1.2, 1.0):  # 1.2 of the ceiling in the mean, and 1 within the interval
+        script.trial(cell_id, step_s=READ_S * factor)
+    (bound,) = bounds_of(script, tmp_path).cells
+    assert bound.memory_share is not None and bound.memory_share > 1
+    assert "less was read than counted" in bound.sentence and "for each of" not in bound.sentence
 
 
 def test_two_lengths_are_no_curve(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_the_roofline_has_a_compute_wall(tmp_path: Path) -> None:
 
 def test_what_may_lie_in_a_cache_has_no_share_of_the_memorys_rate(tmp_path: Path) -> None:
     found = []
-    for name, cache in (("small", 1 << 30), ("large", 10 << 30)):  # a step reads 15.0 GB
+    for name, cache in (("small", 3 << 30), ("large", 4 << 30)):  # a step reads 15.0 GB: 4.7 and 3.5 times as much
         script = Script(device=GPU.model_copy(update={"cache_bytes": cache}), ceiling=ceilings())
         script.trial(script.cell())
         found.append(only_cell(script, tmp_path / name))
@@ -255,7 +255,7 @@ def test_what_may_lie_in_a_cache_has_no_share_of_the_memorys_rate(tmp_path: Path
         100 * value_of(found[0], "bytes_read_per_step") / 2e12
     )
     for name in ("bandwidth_used_ratio", "nominal_bandwidth_used_ratio"):
-        assert "less than 2 times the 10737 MB of the device's last cache" in reason_of(found[1], name)
+        assert "less than 4 times the 4295 MB of the device's last cache" in reason_of(found[1], name)
     assert isinstance(found[1].metrics["decode_tokens_per_s"], Estimate)
 
 

@@ -272,6 +272,9 @@ def test_every_way_to_prefill_makes_the_tokens_of_generate(opened: Open, shape: 
     engine = opened(shape, "compiled", "float32", options={**UNTUNED, **options})
     engine.prepare(work())
     assert_captured(engine.facts)
+    graphs = engine.graphs_compiled
+    run(engine, 3)
+    assert graphs == engine.graphs_compiled  # a second prefill in the warm-up or in a window is no new graph
     found = engine.check_identity(24)
     assert found is not None and found.first_divergence is None, found
 

@@ -294,6 +294,25 @@ def test_a_drawn_part_has_the_spread_of_the_whole() -> None:
     assert 1.0 == float(parameters["model.norm.weight"].min()) == float(parameters["model.norm.weight"].max())
 
 
+class PlannedByPattern:
+    """As much of a model of transformers 5.17 as counting asks for: its plan says * for the number of a layer."""
+
+    def __init__(self) -> None:
+        self.tp_plan = {
+            "model.layers.*.q_proj": "colwise",
+            "model.layers.*.o_proj": "rowwise",
+            "lm_head": "colwise_rep",
+        }
+
+    def named_modules(self) -> list[tuple[str, None]]:
+        layers = [f"model.layers.{number}.{name}" for number in (0, 11) for name in ("q_proj", "o_proj")]
+        return [(name, None) for name in ("", "model", "model.norm", *layers, "lm_head")]
+
+
+def test_a_plan_with_patterns_counts_every_layer() -> None:
+    assert 3 == shards.collectives_per_step(PlannedByPattern(), 2)
+
+
 def test_a_random_model_is_built_without_its_weights() -> None:
     from transformers import AutoModelForCausalLM, LlamaConfig
 

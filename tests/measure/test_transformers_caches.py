@@ -113,6 +113,30 @@ def test_the_fastest_attention_over_the_cells_own_cache_is_taken(
     assert expected == name
     assert "sdpa_gqa 200 us" in note or "sdpa_gqa 300 us" in note
     assert [(2, 6, 1, 8, 2, 8)] * 2 * len(cache.layers) == seen
+    assert note.endswith("; sdpa_gqa is PyTorch's flash_attention")  # what a CPU takes
+
+
+def test_a_kernel_that_the_device_refuses_is_passed_over_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
+    cache = caches.StaticCache(config=LlamaConfig(num_hidden_layers=1), max_cache_len=32)
+
+    def choose(*found: float | RuntimeError) -> tuple[str, str]:
+        given = iter(found)
+
+        def timer(run: Callable[[], None]) -> float:
+            if isinstance(one := next(given), RuntimeError):
+                raise one
+            return one
+
+        return attention_choice.fastest_attention(cache, 3, 4, timer)
+
+    name, note = choose(RuntimeError("no plan for this mask\nwith a trace"), 3e-4)
+    assert "split_gqa" == name
+    assert note.endswith("sdpa_gqa refused (RuntimeError: no plan for this mask), split_gqa 300 us")
+    with pytest.raises(RuntimeError, match="first"):
+        choose(RuntimeError("first"), RuntimeError("second"))
+    with pytest.raises(torch.OutOfMemoryError):
+        choose(RuntimeError("CUDA error: out of memory"), 3e-4)
 
 
 class Attending:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +21,8 @@ import tiny_engines  # noqa: E402
 from tokbench.errors import PlugError, TrialError  # noqa: E402
 from tokbench.measure import load  # noqa: E402
 from tokbench.measure.engines import Chunk, Request, ReservingEngine  # noqa: E402
-from tokbench.measure.engines.transformers import continuous, open_engine  # noqa: E402
-from tokbench.measure.engines.transformers.continuous_cache import Room, plan_cache  # noqa: E402
+from tokbench.measure.engines.transformers import continuous, continuous_config, open_engine  # noqa: E402
+from tokbench.measure.engines.transformers.continuous_cache import CacheSize, Room, plan_cache  # noqa: E402
 from tokbench.measure.engines.transformers.continuous_identity import compare_with_generate  # noqa: E402
 from tokbench.measure.engines.transformers.continuous_options import (  # noqa: E402
     ContinuousOptions,
@@ -353,6 +354,53 @@ def test_a_kernel_without_a_paged_form_is_refused() -> None:
             engine.reserve(1, 8, 8)
     finally:
         engine.close()
+
+
+@dataclasses.dataclass
+class OlderConfig:
+    """The manager's config of transformers 5.17, as far as it is told anything."""
+
+    block_size: int = 256
+    num_blocks: int | None = None
+    max_batch_tokens: int | None = None
+    allow_block_sharing: bool = True
+    scheduler_type: str = "fifo"
+    seed: int | None = None
+
+
+@dataclasses.dataclass
+class NewerConfig:
+    """That of transformers 5.23."""
+
+    page_size: int = 256
+    auto_switch_to_flash: bool = True
+    num_blocks: int | None = None
+    max_batch_tokens: int | None = None
+    allow_block_sharing: bool = True
+    scheduler_type: str = "fifo"
+    seed: int | None = None
+
+
+def test_an_older_manager_is_told_the_same_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    options, size = ContinuousOptions(16, 12, 32, "prefill_first"), CacheSize(12, 32, None)
+    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", NewerConfig)
+    newer = continuous_config.make_config(options, size, 3, may_switch=False)
+    assert NewerConfig(16, False, 12, 32, False, "prefill_first", 3) == newer
+    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", OlderConfig)
+    older = continuous_config.make_config(options, size, 3, may_switch=False)
+    assert OlderConfig(16, 12, 32, False, "prefill_first", 3) == older
+    config = SimpleNamespace(_attn_implementation="sdpa")
+    told = lambda name: vars(config).update(_attn_implementation=name)  # noqa: E731
+    model = SimpleNamespace(config=config, set_attn_implementation=told)
+    continuous_config.keep_attention(model, newer)
+    assert "sdpa" == model.config._attn_implementation
+    for _ in range(2):
+        continuous_config.keep_attention(model, older)
+        assert "paged|sdpa" == model.config._attn_implementation
+    pair = SimpleNamespace(key_cache=[torch.zeros(2, 3)], value_cache=[torch.zeros(2, 3)])
+    assert 2 * 2 * 3 * 4 == continuous_config.cache_nbytes(pair)
 
 
 def test_the_cache_is_sized_for_the_load_on_a_cpu_and_left_alone_elsewhere() -> None:

@@ -7,6 +7,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ pytest.importorskip("transformers")
 from tiny_engines import QUICK, request, run, work  # noqa: E402
 from tokbench import arithmetic  # noqa: E402
 from tokbench.errors import PlugError, TrialError  # noqa: E402
-from tokbench.measure.engines.transformers import kernels, loading, loops  # noqa: E402
+from tokbench.measure.engines.transformers import engine as engine_module  # noqa: E402
+from tokbench.measure.engines.transformers import kernels, loading, loops, profiling  # noqa: E402
 from tokbench.measure.engines.transformers.engine import TransformersEngine  # noqa: E402
 from tokbench.record.catalog import find_model, shape_from_config  # noqa: E402
 
@@ -416,8 +418,27 @@ def test_a_compiled_prefill_is_one_more_graph_and_makes_the_same_tokens(engines:
         made.append(engine.graphs_compiled or 0)
     assert made[1] == made[0] + 1
     assert "prefill: compiled" in engine.facts.notes
+    run(engine, 3)
+    assert engine.graphs_compiled == made[1]  # the first pass, which makes the cache, was no graph of its own
     found = engine.check_identity(24)
     assert found is not None and found.first_divergence is None
+
+
+def test_what_a_compiled_prefill_costs_is_part_of_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [0.0]
+    honest = loops.CompiledLoop.prefill
+
+    def lasting(loop: loops.CompiledLoop, ids: torch.Tensor) -> None:
+        now_s[0] += 5.0
+        honest(loop, ids)
+
+    monkeypatch.setattr(loops.CompiledLoop, "prefill", lasting)
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    found = []
+    for wanted in ("always", "never"):
+        engine = TransformersEngine(request("tiny-llama", "compiled", options={**QUICK, "compile_prefill": wanted}))
+        found.append(engine.prepare(work()).compile_s)
+    assert [5.0, 0.0] == found
 
 
 def test_generated_code_streams_the_weights_and_is_launched_directly(engines: Open) -> None:
@@ -447,6 +468,21 @@ def test_eager_counts_its_operators() -> None:
         counts.append(prepared.kernels_per_step or 0)
     assert counts[2] - counts[1] == counts[1] - counts[0] > 10  # so many a layer
     assert counts[0] < 120
+
+
+def test_generated_kernels_of_a_cpu_and_of_a_gpu_are_counted_and_views_are_not() -> None:
+    def event(name: str, *children: object) -> SimpleNamespace:
+        return SimpleNamespace(name=name, cpu_children=list(children))
+
+    events = [
+        event("graph_0_cpp_fused_add_0"),
+        event("triton_red_fused_mm_1"),
+        event("aten::linear", product := event("aten::mm", view := event("aten::view"))),
+        product,
+        view,
+        event("cudaLaunchKernel"),
+    ]
+    assert 3 == sum(profiling._counts(found) for found in profiling._leaves(events))
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -132,7 +132,8 @@ def product_dtype(dtype: str, device_type: str) -> str:
 
 def _say_method(device_type: str, reads: Sequence[CeilingRate], products: Sequence[CeilingRate], own: str) -> str:
     names = {"read_sum": "sum", "read_mv": "matrix-vector product", "copy": "copy"}
-    best = max(reads, key=lambda rate: rate.per_s)
+    ceiling = best_reading(reads, device_type == "cpu")
+    best = next(rate for rate in reads if rate.per_s == ceiling)
     first = reads[0]
     text = (
         f"read: fastest pass of {', '.join(names[rate.kind] for rate in reads)} over {first.buffer_bytes / 1e9:.2f} GB "

@@ -141,7 +141,7 @@ class CeilingFacts(Frozen):
     """Rates measured on the device in this run; the roofline's two walls."""
 
     read_bytes_per_s: float | None
-    """The best of the read and copy rates."""
+    """The best of the read and copy rates; on a CPU of the read rates alone."""
     matmul_flops_per_s: float | None
     """In the type that weights of `dtype` are multiplied in."""
     dtype: str

@@ -109,7 +109,7 @@ def find_prefills(cells: Sequence[CellResult]) -> Iterator[PrefillCurve]:
         cell = rows[-1][2]
         logs = [(math.log(tokens), math.log(seconds)) for tokens, seconds, _ in rows]
         last_x, last_y = logs[-1]
-        before_x, before_y = next(log for log in reversed(logs) if log[0] <= last_x - OCTAVE or log is logs[0])
+        before = next((log for log in reversed(logs) if log[0] <= last_x - OCTAVE), None)
         yield PrefillCurve(
             run_name=cell.run_name,
             mode=cell.conditions.mode or "",
@@ -118,7 +118,7 @@ def find_prefills(cells: Sequence[CellResult]) -> Iterator[PrefillCurve]:
             prompts=tuple(row[0] for row in rows),
             seconds=tuple(row[1] for row in rows),
             exponent=Line([x for x, _ in logs], [y for _, y in logs]).slope,
-            last_exponent=(last_y - before_y) / (last_x - before_x),
+            last_exponent=None if before is None else (last_y - before[1]) / (last_x - before[0]),
             used_ratio=tuple(value_of(row[2], "prefill_flops_used_ratio") for row in rows),
         )
 

@@ -10,7 +10,7 @@ from tokbench.stats import Estimate
 
 BoundKind = Literal["memory", "compute", "host", "overhead", "kernels", "cache", "mixed", "unknown"]
 """Where neither memory nor arithmetic takes half a step: `overhead`, launches, barriers and small kernels; `kernels`,
-few and long ones that use neither well. `cache`: so few bytes that the last cache holds them."""
+few and long ones that use neither well. `cache`: so few bytes that the last cache may hold a part."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class PrefillCurve:
     exponent: float
     """Slope of log time over log length: 1 where every token costs the same, 2 where attention is all."""
     last_exponent: float | None
-    """The same between the longest prompt and the longest of at most half of it."""
+    """The same between the longest prompt and the longest of at most half of it; None without one."""
     used_ratio: tuple[float | None, ...]
     """FLOPs used, per prompt length."""
 

@@ -100,18 +100,21 @@ def _sentence(
     )
     said = join(part for part in parts if part)
     left = ""
-    if rest is not None and kind != "unknown":
+    if rest is not None and max(share for share in (memory, compute) if share is not None) > 1 and kind != "unknown":
+        left = t(
+            "; above 1: less was read than counted (a cache, uneven routing), or the ceiling is of a slower moment"
+        )
+    elif rest is not None and kind != "unknown":
         left = t(
             "; {rest} of {step} are neither", rest=format_value(rest, SECONDS), step=format_value(seconds, SECONDS)
         )
-    if left and kernels and rest is not None and rest / kernels <= LONG_KERNEL_S:
+    if left and kernels and rest and rest / kernels <= LONG_KERNEL_S:
         each = format_value(rest / kernels, SECONDS)
         left = t("{left}, {each} for each of {kernels:,} kernels and operators", left=left, each=each, kernels=kernels)
     fit = next((found for found in fits if any(point.cell is cell for point in found.points)), None)
-    is_trusted = fit is not None and fit.t0_s > 0 and fit.r_squared >= TRUSTED_R_SQUARED
     constant = (
         t("; the fit's constant is {constant}", constant=format_value(fit.t0_s, SECONDS))
-        if fit is not None and is_trusted
+        if fit is not None and _is_trusted(fit)
         else ""
     )
     launching = (
@@ -121,13 +124,19 @@ def _sentence(
     return t("{what}{left}{constant}{launching}.", what=what, left=left, constant=constant, launching=launching)
 
 
+def _is_trusted(fit: StepFit) -> bool:
+    """Whether a line's constant may be quoted: the points lie on it, and the constant is told from zero."""
+    is_told = fit.t0_interval_s is not None and fit.t0_interval_s[0] > 0
+    return is_told and fit.r_squared >= TRUSTED_R_SQUARED
+
+
 def _say_kind(kind: BoundKind, said: str) -> str:
     """What bounds the step, and of what its time is made as far as a ceiling tells: `said`, which may be empty."""
     if kind == "unknown":
         why = t("no ceiling was measured, or the bytes are not known")
         return t("Unknown: {why}", why=t("a share above 1 ({said})", said=said) if said else why)
     if kind == "cache" and not said:
-        return t("Not memory: the weights fit in the device's last cache")
+        return t("Not memory alone: the device's last cache may hold the bytes or a part")
     words: dict[BoundKind, str] = {
         "memory": t("Memory: at the measured ceilings a step is {said}", said=said),
         "compute": t("Arithmetic: at the measured ceilings a step is {said}", said=said),
@@ -135,7 +144,9 @@ def _say_kind(kind: BoundKind, said: str) -> str:
         "overhead": t("What lies between: at the measured ceilings a step is only {said}", said=said),
         "kernels": t("The kernels: few and long, at the measured ceilings a step is only {said}", said=said),
         "mixed": t("Several things: at the measured ceilings a step is {said}", said=said),
-        "cache": t("Not memory: the weights fit in the device's last cache; a step is {said}", said=said),
+        "cache": t(
+            "Not memory alone: the device's last cache may hold the bytes or a part; a step is {said}", said=said
+        ),
     }
     return words[kind]
 

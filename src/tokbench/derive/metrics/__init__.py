@@ -20,7 +20,7 @@ from tokbench.units import Better, Unit, check_suffix
 
 __all__ = ["METRICS_VERSION", "CellContext", "Metric", "UndefinedError", "Values", "catalog", "metric"]
 
-METRICS_VERSION = 6
+METRICS_VERSION = 7
 """Raised whenever a formula changes; see CHANGELOG, Numbers that change meaning."""
 
 

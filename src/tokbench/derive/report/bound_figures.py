@@ -126,8 +126,9 @@ def _draw_fits(bounds: Sequence[Bounds]) -> Drawn | None:
     caption = t(
         "Step time against the bytes that a step has to read, both logarithmic. Where a fitted line is flat, its "
         "constant t0 is the limit (launches, barriers, small kernels); where it climbs, bytes are. Dashed: the time if "
-        "a step only read its bytes at the measured ceiling; nothing that reads memory lies below it. Hollow points "
-        "are in no fit (several streams, or so few bytes that a cache holds them). Source: the runs of this report."
+        "a step only read its bytes at the measured ceiling; below it lies what reads a cache, or ran while "
+        "a shared memory was faster. Hollow points are in no fit (several streams, or so few bytes that a cache holds "
+        "them). Source: the runs of this report."
     )
     alt = t(
         "Step time over bytes per step of {count} cells with {fits} fitted lines", count=len(points), fits=len(fits)

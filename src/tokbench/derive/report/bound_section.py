@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokbench.derive import wording
-from tokbench.derive.bounds.found import BoundKind, Bounds, CellBound, StepFit
+from tokbench.derive.bounds.found import BoundKind, Bounds, CellBound, DepthFloor, StepFit
 from tokbench.derive.evaluate import CellResult, Missing
 from tokbench.derive.report.bound_tables import (
     choices_blocks,
     contexts_blocks,
     depths_blocks,
+    is_floor_of_depth,
     jitter_blocks,
     memory_blocks,
     number_cell,
@@ -39,7 +40,7 @@ KINDS: dict[BoundKind, str] = {
     "host": mark("the host"),
     "overhead": mark("what lies between kernels"),
     "kernels": mark("the kernels themselves"),
-    "cache": mark("not memory: cached"),
+    "cache": mark("not memory alone: cached"),
     "mixed": mark("several"),
     "unknown": mark("unknown"),
 }
@@ -115,16 +116,7 @@ def _say_limits(bounds: Bounds) -> Iterator[str]:
         yield _say_fit(min(bounds.fits, key=lambda fit: fit.t0_s))
     caps = [(speed, floor) for floor in bounds.depths for n, speed in floor.caps_tokens_per_s if n == CAP_LAYERS_TOLD]
     if caps:
-        speed, floor = max(caps, key=lambda pair: pair[0])
-        yield t(
-            "Depth alone: {s_per_layer} per decoder layer in {mode}, so {layers} layers cannot pass "
-            "{speed} tokens/s per stream here, whatever the memory ({model}).",
-            s_per_layer=format_value(floor.s_per_layer, SECONDS),
-            mode=floor.mode,
-            layers=CAP_LAYERS_TOLD,
-            speed=format_number(speed),
-            model=floor.model,
-        )
+        yield _say_depth(*max(caps, key=lambda pair: pair[0]))
     won: dict[str, list[str]] = {}
     for choice in bounds.choices:
         won.setdefault(choice.setting, []).append(choice.values[0])
@@ -137,6 +129,28 @@ def _say_limits(bounds: Bounds) -> Iterator[str]:
             SEMICOLON,
         )
         yield t("Fastest of what was tried: {said}.", said=said)
+
+
+def _say_depth(speed: float, floor: DepthFloor) -> str:
+    """The cap of the fastest mode; where its layers' bytes take time as well, that it is none of depth alone."""
+    each = format_value(floor.s_per_layer, SECONDS)
+    if not is_floor_of_depth(floor):
+        return t(
+            "Depth: {s_per_layer} per decoder layer in {mode}, of which reading the layer's bytes may be a good part, "
+            "so this is no floor of depth alone ({model}).",
+            s_per_layer=each,
+            mode=floor.mode,
+            model=floor.model,
+        )
+    return t(
+        "Depth alone: {s_per_layer} per decoder layer in {mode}, so {layers} layers cannot pass "
+        "{speed} tokens/s per stream here, whatever the memory ({model}).",
+        s_per_layer=each,
+        mode=floor.mode,
+        layers=CAP_LAYERS_TOLD,
+        speed=format_number(speed),
+        model=floor.model,
+    )
 
 
 def _telling_stream(bounds: Bounds) -> CellBound | None:
@@ -215,7 +229,7 @@ def _ceilings_blocks(material: Material) -> tuple[Block, ...]:
                 rows[(item.name, rate)] = (*run_fields(item.name, several), *_rate_fields(rate))
             left_out.update(dict.fromkeys(t("Not measured: {what}", what=text) for text in facts.left_out))
     said = [in_run(item.run_name, say(text), several) for item in material.bounds for text in item.ceiling_sentences]
-    lines = (*dict.fromkeys(said), *left_out)
+    lines = (*dict.fromkeys(said), *_beside(material), *left_out)
     columns = (
         *run_columns(several),
         Column(t("What")),
@@ -225,6 +239,16 @@ def _ceilings_blocks(material: Material) -> tuple[Block, ...]:
     caption = t("Measured on this device in the run; a share of a ceiling rests on the fastest pass.")
     table: tuple[Block, ...] = (Table(columns, tuple(rows.values()), caption),) if rows else ()
     return (*table, *((bullets(*lines),) if lines else ()))
+
+
+def _beside(material: Material) -> Iterator[str]:
+    """That shares of memory rest on other passes than these, where a repetition has its own."""
+    if any(trial.reads for cell in material.measured for trial in cell.record.good_trials()):
+        yield t(
+            "Where weights were read beside a repetition, its share of memory is of that rate: the memory of a shared "
+            "machine is now faster, now slower. Roofline, fits and slopes take the ceiling of the run: a point above "
+            "the roof may have run in a faster moment."
+        )
 
 
 def _rate_fields(rate: CeilingRate) -> tuple[Cell, ...]:

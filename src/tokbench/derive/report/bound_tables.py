@@ -90,10 +90,15 @@ def depths_blocks(material: Material) -> tuple[Block, ...]:
     return (Table(columns, tuple(_depth_row(floor, caps, several) for floor in found), caption),)
 
 
+def is_floor_of_depth(floor: DepthFloor) -> bool:
+    """Whether the line holds the layers alone: reading their bytes is known to be little of every step."""
+    return floor.largest_byte_share is not None and floor.largest_byte_share < SMALL_BYTE_SHARE
+
+
 def _depth_row(floor: DepthFloor, caps: Sequence[int], several: bool) -> tuple[Cell, ...]:
     known = dict(floor.caps_tokens_per_s)
     share = share_cell(floor.largest_byte_share, t("no read ceiling was measured"))
-    if floor.largest_byte_share is not None and floor.largest_byte_share >= SMALL_BYTE_SHARE:
+    if floor.largest_byte_share is not None and not is_floor_of_depth(floor):
         share = Cell(
             share.text, share.sort, t("no floor of depth alone: reading the layers' bytes is a good part of a step")
         )
@@ -128,7 +133,7 @@ def contexts_blocks(material: Material) -> tuple[Block, ...]:
             Cell(str(cost.static_batch), float(cost.static_batch)),
             Cell(_say_counts(cost.contexts)),
             _ends_cell(cost.step_s),
-            unit_cell(cost.s_per_token, SECONDS),
+            _slope_cell(cost),
             unit_cell(
                 cost.roofline_s_per_token, SECONDS, t("no read ceiling was measured, or the bytes cannot be counted")
             ),
@@ -140,6 +145,18 @@ def contexts_blocks(material: Material) -> tuple[Block, ...]:
         "the bytes that it adds would at the measured ceiling."
     )
     return (Table(columns, rows, caption),)
+
+
+def _slope_cell(cost: ContextCost) -> Cell:
+    """What a token of context costs; said to be no cost where reading its bytes alone would take longer."""
+    cell, least = unit_cell(cost.s_per_token, SECONDS), cost.roofline_s_per_token
+    if least is None or cost.s_per_token >= least:
+        return cell
+    note = t(
+        "less than reading its bytes takes at the ceiling: more changed from cell to cell "
+        "(on a CPU the memory's own rate)"
+    )
+    return Cell(cell.text, cell.sort, note)
 
 
 def prefills_blocks(material: Material) -> tuple[Block, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend
 
 from tokbench.measure.engines.transformers import attention, graphs
 
@@ -39,11 +41,49 @@ def fastest_attention(cache: Any, queries: int, filled: int, timer: Timer) -> tu
     """Name of the fastest kernel over every layer of `cache`, and a note with all times.
 
     `queries`: query heads per key head; `filled`: tokens that are visible.
-    Each is timed as a decode step runs it: layer after layer, so that no keys are still in a cache of the device.
+    Each is timed as a decode step runs it: layer after layer, so that no keys are still in a cache of the device. One
+    that the device refuses for this cache is passed over, and said to be.
+
+    Raises:
+        RuntimeError: the device refuses all of them. torch.OutOfMemoryError: no memory is left for a trial.
     """
-    times = {name: timer(_over_layers(kernel, cache, queries, filled)) for name, kernel in CANDIDATES.items()}
-    said = ", ".join(f"{name} {seconds * 1e6:.0f} us" for name, seconds in times.items())
-    return min(times, key=lambda name: times[name]), f"attention of all layers, timed alone: {said}"
+    times: dict[str, float] = {}
+    said: list[str] = []
+    refused: list[RuntimeError] = []
+    for name, kernel in CANDIDATES.items():
+        try:
+            with graphs.out_of_memory_named():
+                times[name] = timer(_over_layers(kernel, cache, queries, filled))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            refused.append(error)
+            said.append(f"{name} refused ({graphs.first_line(error)})")
+        else:
+            said.append(f"{name} {times[name] * 1e6:.0f} us")
+    if not times:
+        raise refused[0]
+    found = f"attention of all layers, timed alone: {', '.join(said)}"
+    backend = fused_backend(cache, queries, filled)
+    fused = "" if backend is None else f"; {attention.PACKED} is PyTorch's {backend}"
+    return min(times, key=lambda name: times[name]), found + fused
+
+
+def fused_backend(cache: Any, queries: int, filled: int) -> str | None:
+    """Which of PyTorch's kernels its fused attention takes for a step; None where it does not tell.
+
+    `math` would write all scores out; cudnn's made wrong tokens on a B200. Source: pytorch/pytorch issue 193893.
+    """
+    layer = next((layer for layer in cache.layers if getattr(layer, "is_initialized", False)), None)
+    if layer is None:
+        return None
+    rows, key_heads, length, width = layer.keys.shape
+    query = torch.zeros((rows, key_heads, queries, width), dtype=layer.keys.dtype, device=layer.keys.device)
+    mask = (torch.arange(length, device=query.device) < filled).expand(rows, 1, 1, length)
+    with contextlib.suppress(RuntimeError):
+        choice = torch._fused_sdp_choice(query, layer.keys, layer.values, attn_mask=mask)
+        return str(SDPBackend(choice).name).lower()
+    return None
 
 
 def _over_layers(kernel: Callable[..., Any], cache: Any, queries: int, filled: int) -> Callable[[], None]:
@@ -66,9 +106,13 @@ def _over_layers(kernel: Callable[..., Any], cache: Any, queries: int, filled: i
 def time_on_device(work: Callable[[], None]) -> float:
     """Seconds of the fastest of five replays of `work` as a captured graph, by device events."""
     graphs.warm_up(work, lambda: None)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+    stream, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            work()
+    except RuntimeError:
+        torch.cuda.set_stream(stream)  # a capture that cannot be ended leaves its own stream behind
+        raise
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     found = []
     for _ in range(PASSES):

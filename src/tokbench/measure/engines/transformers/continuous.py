@@ -19,6 +19,7 @@ from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import Chunk, Divergence, EngineRequest, MemoryNow, Prepared, Request
 from tokbench.measure.engines.transformers import kernels, memory, streamed
 from tokbench.measure.engines.transformers.continuous_cache import CacheSize, Room, block_bytes, plan_cache
+from tokbench.measure.engines.transformers.continuous_config import cache_nbytes, keep_attention, make_config
 from tokbench.measure.engines.transformers.continuous_identity import compare_with_generate
 from tokbench.measure.engines.transformers.continuous_options import read_continuous_options
 from tokbench.measure.engines.transformers.engine import ENVIRONMENT
@@ -89,6 +90,11 @@ class ContinuousEngine:
         )
 
     @property
+    def _may_switch(self) -> bool:
+        """Whether the manager may take flash attention: only where the config names no kernel."""
+        return self._request.engine.attention is None
+
+    @property
     def _attention(self) -> str:
         return str(self._model.config._attn_implementation)
 
@@ -96,10 +102,10 @@ class ContinuousEngine:
         flash = "kept" if self._attention.endswith(self._asked_attention) else f"switched to {self._attention}"
         notes = [
             f"scheduler {config.scheduler_type}, asynchronous batching {'on' if config.use_async_batching else 'off'}",
-            f"cache of {config.num_blocks} pages of {config.page_size} tokens; at most {config.max_batch_tokens} "
-            f"tokens and {config.max_requests_per_batch} requests in one forward pass",
+            f"cache of {config.num_blocks} pages of {self._options.page_size} tokens; at most "
+            f"{config.max_batch_tokens} tokens and {config.max_requests_per_batch} requests in one forward pass",
             "prefix cache off (allow_block_sharing=False)",
-            f"auto_switch_to_flash={config.auto_switch_to_flash}: {self._asked_attention} {flash}",
+            f"auto_switch_to_flash={self._may_switch}: {self._asked_attention} {flash}",
             f"decode fast path {'on' if config.max_blocks_per_request else 'off'}",
         ]
         if self._size is not None and self._size.note is not None:
@@ -132,7 +138,7 @@ class ContinuousEngine:
             self._open(size)
         memory.reset_peaks(self._device)
         seconds = time.monotonic() - begun if self.facts.cuda_graphs else None
-        return Prepared(None, int(self._manager.batch_processor.cache.cache_tensor.nbytes), seconds)
+        return Prepared(None, cache_nbytes(self._manager.batch_processor.cache), seconds)
 
     def _is_other(self, size: CacheSize) -> bool:
         known = self._size
@@ -140,19 +146,13 @@ class ContinuousEngine:
 
     def _open(self, size: CacheSize) -> None:
         """Allocate the cache, capture what is captured, start the thread; greedy, and never an early end."""
-        from transformers import ContinuousBatchingConfig, GenerationConfig
+        from transformers import GenerationConfig
 
-        asked = ContinuousBatchingConfig(
-            page_size=self._options.page_size,
-            num_blocks=size.num_blocks,
-            max_batch_tokens=size.max_batch_tokens,
-            scheduler_type=self._options.scheduler,
-            allow_block_sharing=False,
-            auto_switch_to_flash=self._request.engine.attention is None,
-            seed=self._request.seed % 2**31,
-        )
+        asked = make_config(self._options, size, self._request.seed % 2**31, self._may_switch)
         greedy = GenerationConfig(do_sample=False, eos_token_id=-1)
         try:
+            if not self._may_switch:
+                keep_attention(self._model, asked)
             manager = self._model.init_continuous_batching(greedy, asked)
         except ValueError as error:
             raise PlugError(

@@ -33,8 +33,8 @@ from tokbench.measure.engines.transformers.experts import count_touches, lay_out
 from tokbench.measure.engines.transformers.experts_drawn import is_routing_drawn
 from tokbench.measure.engines.transformers.graphs import out_of_memory_named
 from tokbench.measure.engines.transformers.loading import load_model, load_tokenizer, model_facts
-from tokbench.measure.engines.transformers.loops import CompiledLoop, EagerLoop
-from tokbench.measure.engines.transformers.opening import Loop, count_kernels, is_greedy, open_loop
+from tokbench.measure.engines.transformers.loops import EagerLoop
+from tokbench.measure.engines.transformers.opening import Loop, compiles_prefill, count_kernels, is_greedy, open_loop
 from tokbench.measure.engines.transformers.options import read_options
 from tokbench.measure.routing import LayerTouches
 from tokbench.record.facts import EngineFacts, ModelFacts
@@ -119,8 +119,7 @@ class TransformersEngine:
         if kernels.loops_over_experts(self._model, self._request.engine.mode, experts.decode):
             notes.append(f"experts kernel {experts.decode}: a loop over experts in Python, which waits for the device")
         if self._request.engine.mode == "compiled":
-            is_prefill_compiled = isinstance(self._loop, CompiledLoop) and self._loop.compiles_prefill
-            notes.append("prefill: compiled" if is_prefill_compiled else "prefill: not compiled")
+            notes.append("prefill: compiled" if compiles_prefill(self._loop) else "prefill: not compiled")
             if self._streamed:
                 rows = f"up to {streamed.STREAMED_ROWS} rows"
                 notes.append(f"{self._streamed} linear layers are loops over their weights for {rows}, no BLAS")
@@ -206,9 +205,10 @@ class TransformersEngine:
         self._clock.reserve(work.output_tokens)
         if isinstance(loop, DraftingLoop):
             loop.reserve(self._clock)
+        begun = time.monotonic()
         loop.prefill(self._ids)
         kv_bytes = loop.cache_bytes()
-        begun = time.monotonic()
+        begun = begun if compiles_prefill(loop) else time.monotonic()
         loop.compile()
         self._clock.sync()
         compile_s = time.monotonic() - begun if is_compiled else None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import StaticLayer
 
 from tokbench.errors import PlugError, TrialError
 from tokbench.measure.engines import CellWork
@@ -249,7 +250,22 @@ class CompiledLoop(_Loop):
 
     def prefill(self, ids: torch.Tensor) -> None:
         """`ids`: (rows, prompt). Fills the static cache from its beginning."""
+        if self.compiles_prefill:
+            self._lay_out(ids)
         self._fill(ids)
+
+    def _lay_out(self, ids: torch.Tensor) -> None:
+        """Make keys and values by a token that is forgotten, before a compiled prefill first runs.
+
+        They are made at a layer's first use: a graph that did so would serve that one pass, and the next pass, in the
+        warm-up or in a window, would be compiled anew.
+        """
+        if all(layer.is_initialized for layer in self._cache.layers if isinstance(layer, StaticLayer)):
+            return
+        kernels.use_experts(self._model, self.experts.prefill)
+        follow_steps(self._model, self._buffers.index)
+        prefill_step(self._model, ids[:, :1], self._prompt_positions[:, :1], self._cache, None)
+        caches.rewind_static(self._cache, 0, 1)
 
     def _launch(self) -> None:
         if self._direct is not None:

@@ -34,6 +34,11 @@ def kept_for(work: CellWork) -> str:
     return repr(work.draft) if spec is not None and spec.method == "replay" else f"{spec!r} {work.draft!r}"
 
 
+def compiles_prefill(loop: Loop | None) -> bool:
+    """Whether a cell's prefill is a compiled graph: what it costs is then part of compiling."""
+    return isinstance(loop, CompiledLoop) and loop.compiles_prefill
+
+
 def count_kernels(loop: Loop) -> tuple[int | None, str | None]:
     """What one step hands to the device, and how it was counted."""
     is_drafting = isinstance(loop, DraftingLoop)

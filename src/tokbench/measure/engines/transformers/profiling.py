@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
-GENERATED = "graph_"
-"""How inductor's generated kernels begin in a profile (cpp.enable_kernel_profile)."""
+GENERATED = ("graph_", "triton_")
+"""How inductor's generated kernels begin in a profile: on a CPU (cpp.enable_kernel_profile), on a GPU.
+
+Source: torch 2.11 and 2.13, _inductor/runtime/triton_heuristics.py, `CachingAutotuner.run` (kernel_name).
+"""
 FREE = frozenset(
     {
         "aten::alias",

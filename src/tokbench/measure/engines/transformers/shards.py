@@ -7,6 +7,7 @@ Source: transformers 5.23, distributed/mixin.py and distributed/tensor_parallel.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ COLLECTIVE_STYLES = frozenset(
     }
 )
 """Styles whose modules end in one all-reduce or all-gather: the forward hooks of distributed/tensor_parallel.py."""
+LAYER_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 WHOLE_TYPES = ("float32", "bfloat16", "float16")
 
 
@@ -144,7 +146,13 @@ def copied_bytes(model: Any) -> int:
 
 
 def collectives_per_step(model: Any, ranks: int) -> int:
-    """All-reduces and all-gathers of one forward pass, counted off the plan."""
-    modules = {name for name, _ in model.named_modules()}
-    plan = model._resolve_parallel_plans(_plan(ranks))[0]
-    return sum(style in COLLECTIVE_STYLES for name, style in plan.items() if name in modules)
+    """All-reduces and all-gathers of one forward pass, counted off the plan.
+
+    transformers 5.17 keeps it as it is written, with * for the number of a layer; 5.23 resolves it to names of modules.
+    """
+    names = [name for name, _ in model.named_modules()]
+    if hasattr(model, "_resolve_parallel_plans"):
+        plan = model._resolve_parallel_plans(_plan(ranks))[0]
+    else:
+        plan, names = model.tp_plan, [LAYER_NUMBER.sub(".*", name) for name in names]
+    return sum(plan.get(name) in COLLECTIVE_STYLES for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,7 @@ from tokbench.derive.bounds.found import (
     StepFit,
 )
 from tokbench.derive.evaluate import CellResult, Results, evaluate
+from tokbench.derive.report import bound_figures
 from tokbench.derive.report.bound_figures import draw_bounds
 from tokbench.derive.report.bound_section import bound_sections
 from tokbench.derive.report.document import Block, Bullets, Code, Document, Figure, Paragraph, Section, Table
@@ -318,6 +320,18 @@ def test_figures_are_drawn_and_placed(results: Results) -> None:
     sections = bound_sections(material_of(results, bounds, tuple(item.figure for item in drawn)))
     placed = [(section.title, block) for section in sections for block in section.blocks if isinstance(block, Figure)]
     assert placed == [(PARTS[0], drawn[0].figure), ("Step time over bytes", drawn[1].figure)]
+
+
+@pytest.mark.parametrize(("t0_s", "from_smallest"), [(1e-4, False), (-1e-4, True)])
+def test_a_fit_below_zero_is_drawn_from_its_smallest_point_on(
+    results: Results, t0_s: float, from_smallest: bool
+) -> None:
+    fit = dataclasses.replace(scripted_bounds(results).fits[0], t0_s=t0_s)
+    least = min(point.step_bytes for point in fit.points)
+    drawn: list[list[float]] = []
+    axes = SimpleNamespace(plot=lambda x, y, **_: drawn.append(x))
+    bound_figures._plot_fit(axes, fit, [least * 0.9, least * 1.1, least * 2], "black")  # type: ignore[arg-type]
+    assert len(drawn[0]) == (2 if from_smallest else 3)
 
 
 def test_figures_without_data_are_left_out(results: Results) -> None:

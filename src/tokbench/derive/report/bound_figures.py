@@ -164,8 +164,12 @@ def _say_step(point: Point) -> str:
 
 
 def _plot_fit(axes: Axes, fit: StepFit, x: Sequence[float], color: str) -> None:
-    """A fitted line over sizes in bytes; a negative time, where t0 is below zero, has no place on the axis."""
-    known = [(size / GIGA, (fit.t0_s + size / fit.bytes_per_s) / MILLI) for size in x]
+    """A fitted line over sizes in bytes; where t0 is below zero only from its smallest point on.
+
+    Left of it such a line dives towards times that no step can take, and says nothing.
+    """
+    least = min(point.step_bytes for point in fit.points)
+    known = [(size / GIGA, (fit.t0_s + size / fit.bytes_per_s) / MILLI) for size in x if fit.t0_s >= 0 or size >= least]
     shown = [pair for pair in known if pair[1] > 0]
     label = (
         f"fit, {fit.mode}: {format_value(fit.t0_s, SECONDS)} + bytes at {format_value(fit.bytes_per_s, BYTES_PER_S)}"
